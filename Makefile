@@ -1,0 +1,89 @@
+# Every command a person needs. `make help` explains them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The environment is made anew when a pin or a console script changes.
+VENV_KEY := $(VENV)/.made-from-$(shell cat requirements/*.txt pyproject.toml devcluster/pyproject.toml | sha256sum | cut -c1-16)
+# Which development cluster the commands below mean.
+NAME ?= dev
+PYTEST_ARGS ?=
+
+.PHONY: help
+help: ## Explain every target
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+.PHONY: init
+init: $(VENV_KEY) ## Make the Python environment in .venv from the pinned requirements
+
+$(VENV_KEY):
+	@command -v python3 >/dev/null || { echo "python3 is missing: apt-get install -y python3 python3-venv" >&2; exit 2; }
+	@echo "making $(VENV) from requirements/dev.txt"
+	@rm -rf $(VENV)
+	@python3 -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps -e . -e devcluster
+	@touch $@
+
+.PHONY: check
+check: init ## Format, lint, types, import contracts and unit tests; under a minute
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest tests/unit $(PYTEST_ARGS)
+
+.PHONY: format
+format: init ## Write the formatter's and the linter's safe corrections
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: test
+test: init ## Every test, on a real Postgres and a real Kubernetes; installs what is missing
+	$(BIN)/devcluster prepare
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+.PHONY: test-unit test-db test-cluster test-e2e
+test-unit: init ## The unit layer alone
+	$(BIN)/pytest tests/unit $(PYTEST_ARGS)
+test-db: init ## The database layer alone
+	$(BIN)/pytest tests/db $(PYTEST_ARGS)
+test-cluster: init ## The cluster layer alone
+	$(BIN)/pytest tests/cluster $(PYTEST_ARGS)
+test-e2e: init ## The end-to-end layer alone: a real shop
+	$(BIN)/pytest tests/e2e $(PYTEST_ARGS)
+
+.PHONY: up
+up: init ## A Kubernetes cluster and a Postgres to develop against
+	@$(BIN)/devcluster up --name $(NAME)
+	@$(BIN)/devcluster postgres up --name $(NAME) --pods
+
+.PHONY: down
+down: init ## End everything that any command here has started, the kept test cluster included
+	@$(BIN)/devcluster down --all
+
+.PHONY: env
+env: ## Print exports for the shell: eval "$$(make -s env)"
+	@$(BIN)/devcluster env --name $(NAME)
+
+.PHONY: images
+images: init ## Build the container images that changed and load them into the cluster in use
+	@$(BIN)/devcluster images --name $(NAME)
+
+.PHONY: demo
+demo: init ## A fresh machine to the products of a real shop
+	@$(BIN)/python -m tests.support.demo
+
+.PHONY: bench
+bench: init ## Measure the cluster; prints one table
+	@$(BIN)/python bench/cluster.py
+
+.PHONY: lock
+lock: init ## Resolve requirements/*.in anew into hashed pins without addresses
+	@for layer in bootstrap controlplane provisioner devcluster dev; do \
+	  $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-header --no-annotate requirements/$$layer.in -o requirements/$$layer.txt; done
