@@ -54,12 +54,12 @@ class Cgroup:
         """The group's path inside each hierarchy, as kubelet's ``cgroupRoot`` wants it."""
         return f"/devcluster-{self.name}"
 
-    def create(self) -> None:
-        """Make the group and its leaf everywhere; existing ones are kept."""
+    def create(self, *subgroups: str) -> None:
+        """Make the group, its leaf and the named subgroups (one a node) everywhere; existing ones are kept."""
         legacy, unified = _hierarchies()
         for mount_point in (*legacy, *([unified] if unified else [])):
             group = mount_point / self.path.lstrip("/")
-            for folder in (group, group / "system"):
+            for folder in (group, *(group / name for name in ("system", *subgroups))):
                 folder.mkdir(exist_ok=True)
                 self._inherit_cpuset(folder)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from devcluster.errors import DevclusterError
 
-__all__ = ["ClusterPaths", "cache_dir", "check_name", "checkout", "state_root"]
+__all__ = ["ClusterPaths", "cache_dir", "check_name", "checkout", "state_root", "write_if_changed"]
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?")
 
@@ -47,6 +47,19 @@ def check_name(name: str) -> str:
             remedy="use 1 to 20 lower-case letters, digits and dashes, beginning with a letter",
         )
     return name
+
+
+def write_if_changed(file: Path, content: str) -> str:
+    """Write a generated file and return its content; the same content leaves it untouched.
+
+    Untouched matters: kube-proxy watches its configuration and ends when the file is written, changed or not.
+    """
+    if not file.exists() or file.read_text() != content:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_name(f".{file.name}.new")
+        unfinished.write_text(content)
+        unfinished.rename(file)
+    return content
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ProcessSpec", "ensure", "forget", "is_running", "running_pid", "stop"]
 
-_TERM_SECONDS = 10.0
+_TERM_SECONDS = 3.0
+"""What ends well ends within it; what does not is stateless (API server) or made for it (etcd, Postgres)."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class ProcessSpec:
     """The command; its first word is found on PATH."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Added to a minimal environment of PATH and HOME; nothing of the caller's leaks in."""
+    configuration: str = ""
+    """The text of its configuration files: another text is another command, and a restart."""
     user: str | None = None
     """The OS user to run as; None keeps the caller."""
     netns_of: int | None = None
@@ -58,7 +61,7 @@ class ProcessSpec:
 
     def digest(self) -> str:
         """Return what identifies the command: another digest means the running process is not the wanted one."""
-        parts = [self.command(), sorted(self.environment.items()), self.user]
+        parts = [self.command(), sorted(self.environment.items()), self.configuration, self.user]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

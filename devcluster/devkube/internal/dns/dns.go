@@ -3,6 +3,7 @@ package dns
 
 import (
 	"github.com/coredns/coredns/coremain"
+	_ "github.com/coredns/coredns/plugin/bind"       // the node's address only
 	_ "github.com/coredns/coredns/plugin/cache"      // answers for the time to live in the Corefile
 	_ "github.com/coredns/coredns/plugin/errors"     // logs what went wrong
 	_ "github.com/coredns/coredns/plugin/health"     // liveness

@@ -22,15 +22,16 @@ const dialTimeout = 3 * time.Second
 
 // Main listens on each LISTEN=TARGET argument until SIGTERM. It exits with 1 when an address cannot be taken.
 func Main() int {
-	flag.Usage = func() { fmt.Fprintln(os.Stderr, "usage: forward LISTEN=TARGET ...   (HOST:PORT each)") }
-	flag.Parse()
+	flags := flag.NewFlagSet("forward", flag.ExitOnError)
+	flags.Usage = func() { fmt.Fprintln(os.Stderr, "usage: forward LISTEN=TARGET ...   (HOST:PORT each)") }
+	_ = flags.Parse(os.Args[1:])
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	var serving sync.WaitGroup
-	for _, route := range flag.Args() {
+	for _, route := range flags.Args() {
 		listen, target, found := strings.Cut(route, "=")
 		if !found {
-			flag.Usage()
+			flags.Usage()
 			return 2
 		}
 		listener, err := net.Listen("tcp", listen)

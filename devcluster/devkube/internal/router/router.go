@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -29,11 +30,12 @@ import (
 
 // Main serves until SIGTERM.
 func Main() int {
-	kubeconfig := flag.String("kubeconfig", "", "how to reach the API server")
-	listen := flag.String("listen", "", "HOST:PORT to serve on")
-	flag.Parse()
+	flags := flag.NewFlagSet("router", flag.ExitOnError)
+	kubeconfig := flags.String("kubeconfig", "", "how to reach the API server")
+	listen := flags.String("listen", "", "HOST:PORT to serve on")
+	_ = flags.Parse(os.Args[1:])
 	if *kubeconfig == "" || *listen == "" {
-		flag.Usage()
+		flags.Usage()
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)

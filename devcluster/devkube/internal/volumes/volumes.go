@@ -18,7 +18,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/klog/v2"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v13/controller"
 )
 
@@ -27,11 +26,12 @@ const provisionerName = "storeplane.dev/local"
 
 // Main provisions and removes volumes until SIGTERM.
 func Main() int {
-	kubeconfig := flag.String("kubeconfig", "", "how to reach the API server")
-	root := flag.String("root", "", "directory that holds one directory for each volume")
-	flag.Parse()
+	flags := flag.NewFlagSet("volumes", flag.ExitOnError)
+	kubeconfig := flags.String("kubeconfig", "", "how to reach the API server")
+	root := flags.String("root", "", "directory that holds one directory for each volume")
+	_ = flags.Parse(os.Args[1:])
 	if *kubeconfig == "" || !filepath.IsAbs(*root) {
-		flag.Usage()
+		flags.Usage()
 		return 2
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", *kubeconfig)
@@ -46,8 +46,7 @@ func Main() int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	logger := klog.NewKlogr()
-	controller.NewProvisionController(logger, client, provisionerName, &directories{root: *root},
+	controller.NewProvisionController(ctx, client, provisionerName, &directories{root: *root},
 		controller.LeaderElection(false)).Run(ctx)
 	return 0
 }
@@ -57,11 +56,12 @@ type directories struct {
 	root string
 }
 
-// Provision makes the claim's directory and pins the volume to the node that the scheduler chose.
+// Provision makes the claim's directory and pins the volume to the node that the scheduler chose; the driver names
+// its nodes by their host name.
 func (d *directories) Provision(_ context.Context, options controller.ProvisionOptions) (
 	*v1.PersistentVolume, controller.ProvisioningState, error,
 ) {
-	if options.SelectedNode == nil {
+	if options.SelectedNodeName == "" {
 		return nil, controller.ProvisioningFinished, fmt.Errorf("the StorageClass must bind on first use (WaitForFirstConsumer)")
 	}
 	path := filepath.Join(d.root, options.PVName)
@@ -80,7 +80,7 @@ func (d *directories) Provision(_ context.Context, options controller.ProvisionO
 				MatchExpressions: []v1.NodeSelectorRequirement{{
 					Key:      v1.LabelHostname,
 					Operator: v1.NodeSelectorOpIn,
-					Values:   []string{options.SelectedNode.Labels[v1.LabelHostname]},
+					Values:   []string{options.SelectedNodeName},
 				}},
 			}}}},
 		},
