@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from devcluster.network import Network
 
-__all__ = ["addons"]
+__all__ = ["addons", "rights"]
 
 _READ = ["get", "list", "watch"]
 _RIGHTS: dict[str, list[dict[str, list[str]]]] = {
@@ -38,8 +38,7 @@ _RIGHTS: dict[str, list[dict[str, list[str]]]] = {
 def addons(network: Network) -> Iterator[dict[str, Any]]:
     """Yield the objects, in the order they are to be applied."""
     for user, rules in _RIGHTS.items():
-        yield _object("rbac.authorization.k8s.io/v1", "ClusterRole", user, rules=rules)
-        yield _binding(user, user)
+        yield from rights(user, rules)
     yield _object(
         "storage.k8s.io/v1",
         "StorageClass",
@@ -57,6 +56,12 @@ def addons(network: Network) -> Iterator[dict[str, Any]]:
         spec={"controller": "storeplane.dev/devcluster-router"},
     )
     yield from _dns(network)
+
+
+def rights(user: str, rules: list[dict[str, list[str]]]) -> Iterator[dict[str, Any]]:
+    """Yield a role with these rules and its binding to one of our own programs' users."""
+    yield _object("rbac.authorization.k8s.io/v1", "ClusterRole", user, rules=rules)
+    yield _binding(user, user)
 
 
 def _dns(network: Network) -> Iterator[dict[str, Any]]:

@@ -49,6 +49,13 @@ class Cgroup:
 
     name: str
 
+    @staticmethod
+    def names() -> set[str]:
+        """Return the names of all groups of this kind on the machine."""
+        legacy, unified = _hierarchies()
+        mounts = (*legacy, *([unified] if unified else []))
+        return {folder.name.removeprefix("devcluster-") for mount in mounts for folder in mount.glob("devcluster-*/")}
+
     @property
     def path(self) -> str:
         """The group's path inside each hierarchy, as kubelet's ``cgroupRoot`` wants it."""

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from devcluster import cluster as clusters
+from devcluster import postgres
 from devcluster.cluster import Cluster
-from devcluster.errors import DevclusterError
-from devcluster.paths import state_root
+from devcluster.doctor import doctor as run_doctor
+from devcluster.errors import DevclusterError, WrongUsageError
+from devcluster.packages import ensure_packages
+from devcluster.progress import note
 from devcluster.settings import Wish
+from devcluster.sources import choose_source
 
 __all__ = ["main"]
 
@@ -23,6 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A real Kubernetes, and a real Postgres, in one command on any Debian-like machine.",
 )
+postgres_app = typer.Typer(no_args_is_help=True, help="A private Postgres for development, beside the cluster.")
+app.add_typer(postgres_app, name="postgres")
 
 Name = Annotated[str, typer.Option(help="Which cluster: several live side by side.")]
 
@@ -37,9 +45,11 @@ def up(
     ] = None,
 ) -> None:
     """Start the cluster, or heal it, and return when it is ready."""
-    cluster = Cluster(name)
-    cluster.up(Wish(nodes=nodes, fake_nodes=fake_nodes, controller_qps=controller_qps))
-    print(f"cluster {name} is ready; KUBECONFIG={cluster.paths.kubeconfig}")
+    wish = Wish(nodes=nodes, fake_nodes=fake_nodes, controller_qps=controller_qps)
+    source = choose_source(name, wish=wish if wish != Wish() else None)
+    note(source.describe())
+    source.up()
+    print(f"ready; KUBECONFIG={source.kubeconfig()}")
 
 
 @app.command()
@@ -48,10 +58,16 @@ def down(
     all_: Annotated[bool, typer.Option("--all", help="Every cluster and every Postgres of this machine.")] = False,
 ) -> None:
     """End the cluster and everything it started. Cached binaries and images stay."""
-    names = sorted(file.parent.name for file in state_root().glob("*/cluster.json")) if all_ else [name]
-    for each in names:
+    if not all_:
+        choose_source(name).down()
+        print(f"cluster {name} is down")
+        return
+    for each in clusters.names():
         Cluster(each).down()
         print(f"cluster {each} is down")
+    for each in postgres.names():
+        postgres.down(each)
+        print(f"Postgres {each} is down")
 
 
 @app.command()
@@ -73,15 +89,16 @@ def status(name: Name = "dev", as_json: Annotated[bool, typer.Option("--json", h
 @app.command()
 def load(archives: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False)], name: Name = "dev") -> None:
     """Load image archives (as `docker save` writes them) into the cluster."""
-    Cluster(name).load(archives)
+    choose_source(name).load(archives)
 
 
 @app.command()
 def kubeconfig(name: Name = "dev") -> None:
     """Print the path of the cluster's kubeconfig."""
-    cluster = Cluster(name)
-    _ = cluster.settings
-    print(cluster.paths.kubeconfig)
+    path = choose_source(name).kubeconfig()
+    if not path.exists():
+        raise DevclusterError(f"there is no cluster {name!r}", remedy=f"run `devcluster up --name {name}`")
+    print(path)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -93,10 +110,64 @@ def kubectl(context: typer.Context, name: Name = "dev") -> None:
     os.execv(cluster.kubectl(), ["kubectl", *context.args])  # noqa: S606 - becomes kubectl, signals and all
 
 
+@app.command()
+def env(name: Name = "dev") -> None:
+    """Print exports for the shell: eval "$(devcluster env)"."""
+    source = choose_source(name)
+    exports = {"KUBECONFIG": str(source.kubeconfig())}
+    if name in postgres.names():
+        exports["DATABASE_URL"] = postgres.url(name).url
+    for variable, value in exports.items():
+        print(f"export {variable}={shlex.quote(value)}")
+    kubectl_folder = Cluster(name).kubectl().parent
+    if kubectl_folder.exists():
+        print(f'export PATH={shlex.quote(str(kubectl_folder))}:"$PATH"')
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine lacks, and the command that installs it."""
+    raise typer.Exit(run_doctor())
+
+
+@app.command()
+def prepare() -> None:
+    """Install the Debian packages that are missing (as root; else name the command)."""
+    for package in ensure_packages():
+        print(f"installed {package}")
+
+
+@postgres_app.command("up")
+def postgres_up(
+    name: Name = "dev",
+    pods: Annotated[bool, typer.Option("--pods", help="Let the cluster's pods reach it.")] = False,
+) -> None:
+    """Start it, or heal it, and print its URL."""
+    address = postgres.up(name)
+    if pods:
+        Cluster(name).share_postgres()
+    print(address.url)
+
+
+@postgres_app.command("down")
+def postgres_down(
+    name: Name = "dev", keep_data: Annotated[bool, typer.Option("--keep-data", help="Stop it only.")] = False
+) -> None:
+    """Stop it and remove its data."""
+    postgres.down(name, keep_data=keep_data)
+    print(f"Postgres {name} is down")
+
+
+@postgres_app.command("url")
+def postgres_url(name: Name = "dev") -> None:
+    """Print its URL."""
+    print(postgres.url(name).url)
+
+
 def main() -> None:
     """Run the command; a failure is told in words, not as a traceback."""
     try:
         app()
     except DevclusterError as error:
         print(error.render(), file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(2 if isinstance(error, WrongUsageError) else 1) from None

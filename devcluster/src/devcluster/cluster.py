@@ -8,39 +8,31 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import http
-import http.client
 import re
 import shutil
-import time
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devcluster import network as net
 from devcluster import processes
-from devcluster.addons import addons
-from devcluster.api import ApiServer
-from devcluster.archive import references, write_archive
-from devcluster.build import go_binary
+from devcluster.archive import references
 from devcluster.cgroups import Cgroup
-from devcluster.control_plane import ROUTER_PORT, ControlPlane
 from devcluster.errors import DevclusterError
-from devcluster.node import MOUNT_POINTS, Node, NodeTools
-from devcluster.paths import ClusterPaths, cache_dir, check_name, checkout, state_root, write_if_changed
-from devcluster.processes import ProcessSpec
+from devcluster.node import MOUNT_POINTS
+from devcluster.packages import ensure_packages
+from devcluster.paths import ClusterPaths, check_name, state_root
 from devcluster.progress import step
 from devcluster.settings import Settings, Wish
+from devcluster.startup import Startup
+from devcluster.tools import KUBERNETES_VERSION, Tools
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-__all__ = ["KUBERNETES_VERSION", "Cluster"]
+__all__ = ["Cluster", "names"]
 
-KUBERNETES_VERSION = "v1.34.4"
-_READY_SECONDS = 90
-_POLL_SECONDS = 0.05
 _IMPORT_SECONDS = 300
 _CONTENT_TAG = re.compile(r":[0-9a-f]{16}$")
 
@@ -90,10 +82,10 @@ class Cluster:
         DevclusterError
             If a component does not start or become ready, with the end of its log.
         """
+        ensure_packages()
         with self._lock():
             settings = self._settle(wish or Wish())
-            running = _Running(self.paths, settings, self.cgroup, _tools())
-            running.start()
+            self._startup(settings).start()
 
     def down(self) -> None:
         """End everything of the cluster and remove its folder; cached images and binaries stay."""
@@ -102,44 +94,56 @@ class Cluster:
             if self.exists:
                 net.disconnect(net.Network(self.settings.index))
             self.cgroup.remove()
-            shutil.rmtree(self.paths.home, ignore_errors=False) if self.paths.home.exists() else None
+            if self.paths.home.exists():
+                shutil.rmtree(self.paths.home)
         for folder in map(Path, MOUNT_POINTS):
             with contextlib.suppress(OSError):  # not ours alone, or in use by another cluster
                 folder.rmdir()
         (state_root() / f".{self.name}.lock").unlink(missing_ok=True)
 
+    def share_postgres(self) -> None:
+        """Let pods reach the development Postgres of this name at the host's end of the cable, port 5432."""
+        with self._lock():
+            self._startup(self.settings).share_postgres()
+
     def load(self, archives: Sequence[Path]) -> None:
-        """Import image archives into every node; a content-addressed image that is there already is skipped."""
-        settings = self.settings
-        running = _Running(self.paths, settings, self.cgroup, _tools())
-        for node in running.nodes:
-            holder = running.holder(node.name)
+        """Import image archives into every node; a content-addressed image that is there already is skipped.
+
+        Older content of the same name that no container uses is removed.
+        """
+        startup = self._startup(self.settings)
+        for node in startup.nodes:
+            holder = startup.holder(node.name)
             present = set(node.run(holder, node.ctr("images", "ls", "-q")).split())
             for archive in archives:
                 names = references(archive)
                 if all(_CONTENT_TAG.search(name) and name in present for name in names):
                     continue
-                with step(f"load {', '.join(names)}"):
-                    importing = node.ctr("images", "import", "--no-unpack=false", str(archive.absolute()))
+                with step(f"load {', '.join(name.partition(':')[0] for name in names)}"):
+                    importing = node.ctr("images", "import", str(archive.absolute()))
                     node.run(holder, importing, timeout=_IMPORT_SECONDS)
+                used = node.run(holder, node.ctr("containers", "ls"))
+                for old in _superseded(names, present):
+                    if old not in used:
+                        node.run(holder, node.ctr("images", "rm", old))
 
     def status(self) -> dict[str, Any]:
         """Return what is known of the cluster, as JSON."""
         settings = self.settings
-        running = _Running(self.paths, settings, self.cgroup, _tools())
-        network = running.network
+        startup = self._startup(settings)
+        network = startup.network
         names = sorted(file.stem for file in self.paths.run.glob("*.json"))
         pids = {name: processes.running_pid(name, run=self.paths.run) for name in names}
         return {
             "name": self.name,
             "kubernetes": KUBERNETES_VERSION,
-            "ready": all(pids.values()) and running.api.is_ready(),
+            "ready": all(pids.values()) and startup.api.is_ready(),
             "kubeconfig": str(self.paths.kubeconfig),
-            "server": running.plane.server,
+            "server": startup.plane.server,
             "api_url": f"http://127.0.0.1:{settings.api_port}",
             "shops_port": settings.shops_port,
             "host_address": network.host_address,
-            "nodes": {node.name: node.address for node in running.nodes},
+            "nodes": {node.name: node.address for node in startup.nodes},
             "processes": pids,
             "logs": str(self.paths.logs),
         }
@@ -147,6 +151,9 @@ class Cluster:
     def kubectl(self) -> Path:
         """Return a ``kubectl`` for this cluster."""
         return self.paths.home / "bin/kubectl"
+
+    def _startup(self, settings: Settings) -> Startup:
+        return Startup(self.paths, settings, self.cgroup, Tools())
 
     def _settle(self, wish: Wish) -> Settings:
         file = self.paths.home / "cluster.json"
@@ -176,209 +183,17 @@ def _machine_lock() -> Iterator[None]:
         yield
 
 
-def _tools() -> NodeTools:
-    """Return the cluster's binaries, built when their sources changed."""
-    folder = checkout() / "devcluster/devkube"
-    version = KUBERNETES_VERSION
-    major, minor, _ = version.removeprefix("v").split(".")
-    stamp = "-X k8s.io/component-base/version."
-    flags = f"{stamp}gitVersion={version} {stamp}gitMajor={major} {stamp}gitMinor={minor}"
-    return NodeTools(devkube=go_binary(folder, "./cmd/devkube", ldflags=flags), pause=go_binary(folder, "./cmd/pause"))
+def names() -> list[str]:
+    """Return every cluster that has left something on this machine: a folder, or only a cgroup."""
+    folders = {file.name for file in state_root().glob("*/") if not file.name.startswith("postgres-")}
+    return sorted(folders | {name for name in Cgroup.names() if not name.startswith("postgres-")})
 
 
-class _Running:
-    """The processes of one cluster, and the order they start in."""
-
-    def __init__(self, paths: ClusterPaths, settings: Settings, cgroup: Cgroup, tools: NodeTools) -> None:
-        self.paths = paths
-        self.settings = settings
-        self.cgroup = cgroup
-        self.tools = tools
-        self.network = net.Network(settings.index)
-        self.nodes = [Node(number, paths, self.network, cgroup, tools) for number in range(1, settings.nodes + 1)]
-        self.plane = ControlPlane(paths, self.network, tools.devkube, settings.controller_qps)
-
-    @cached_property
-    def api(self) -> ApiServer:
-        """The API server, as the administrator."""
-        return ApiServer(self.plane.server, self.plane.authority.pair.certificate, self.plane.administrator_pair())
-
-    def holder(self, name: str) -> int:
-        """Return the pid that holds a node's (or the fabric's) namespaces.
-
-        Raises
-        ------
-        DevclusterError
-            If it is not running.
-        """
-        pid = processes.running_pid(name, run=self.paths.run)
-        if pid is None:
-            raise DevclusterError(f"{name} is not running", remedy=f"run `devcluster up --name {self.paths.name}`")
-        return pid
-
-    def start(self) -> None:
-        """Start what is missing, in order, and return when all of it is ready."""
-        self.plane.create_authorities()
-        self.plane.administrator()
-        self._write_kubectl()
-        with step(f"cluster {self.paths.name}: network and namespaces"):
-            self._start_namespaces()
-        with step(f"cluster {self.paths.name}: API server"):
-            self._start_api_server()
-        with step(f"cluster {self.paths.name}: controllers and nodes"):
-            self._start_controllers()
-            self._start_nodes()
-            for manifest in addons(self.network):
-                self.api.apply(manifest)
-            self._await_ready()
-
-    def _write_kubectl(self) -> None:
-        kubectl = self.paths.home / "bin/kubectl"
-        script = (
-            f'#!/bin/sh\nKUBECONFIG="${{KUBECONFIG:-{self.paths.kubeconfig}}}" exec {self.tools.devkube} kubectl "$@"\n'
-        )
-        write_if_changed(kubectl, script)
-        kubectl.chmod(0o755)
-
-    def _start_namespaces(self) -> None:
-        specs = [ProcessSpec("fabric", ["unshare", "--net", "--", str(self.tools.pause)])]
-        specs += [node.holder() for node in self.nodes]
-        known = [spec for spec in specs if (self.paths.run / f"{spec.name}.json").exists()]
-        if not all(processes.is_running(spec.name, run=self.paths.run) for spec in known) or not known:
-            # Processes that outlived their namespaces' holder cannot be joined by new ones: all begin anew.
-            self.cgroup.kill()
-        self.cgroup.create(*(node.name for node in self.nodes))
-        for spec in specs:
-            self._ensure(spec)
-            self._await(partial(self._holds_namespace, spec.name), f"{spec.name}'s namespaces", spec.name)
-        fabric = self.holder("fabric")
-        net.connect_fabric(self.network, fabric=fabric)
-        for node in self.nodes:
-            holder = self.holder(node.name)
-            net.connect_node(self.network, node.number, node=holder, fabric=fabric, nodes=len(self.nodes))
-            node.prepare_mounts(holder)
-
-    def _holds_namespace(self, name: str) -> bool:
-        """Return whether a holder has left the host's network: it is still ``unshare`` for a moment."""
-        pid = self.holder(name)
-        return (
-            Path(f"/proc/{pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
-            and Path(f"/proc/{pid}/exe").resolve() == self.tools.pause.resolve()
-        )
-
-    def _start_api_server(self) -> None:
-        first = self.holder(self.nodes[0].name)
-        started = self._ensure(self.plane.etcd(first))
-        # An API server whose store was replaced under it would serve from stale watches: it begins anew too.
-        if started:
-            processes.stop("kube-apiserver", run=self.paths.run)
-        self._ensure(self.plane.api_server(first))
-        for node in self.nodes:
-            self._ensure(node.containerd(self.holder(node.name)))
-        self._await(self.api.is_ready, "the API server", "kube-apiserver", "etcd")
-
-    def _start_controllers(self) -> None:
-        first = self.holder(self.nodes[0].name)
-        self._ensure(self.plane.controller_manager(first))
-        self._ensure(self.plane.scheduler(first))
-        self._ensure(self.plane.dns(first))
-        self._ensure(self.plane.volumes(first))
-        self._ensure(self.plane.router(first))
-        self._ensure(self.plane.forwarder(api_port=self.settings.api_port, shops_port=self.settings.shops_port))
-
-    def _start_nodes(self) -> None:
-        for node in self.nodes:
-            holder = self.holder(node.name)
-            if not processes.is_running(f"kubelet-{node.number}", run=self.paths.run):
-                self._prepare_containerd(node, holder)
-            serving = self.plane.authority.issue(
-                f"kubelet-{node.number}-serving",
-                common_name=f"system:node:{node.name}",
-                hosts=[node.name, node.address],
-            )
-            kubeconfig = self.plane.kubeconfig(
-                f"kubelet-{node.number}", user=f"system:node:{node.name}", group="system:nodes"
-            )
-            self._ensure(node.kubelet(holder, authority=self.plane.authority, serving=serving, kubeconfig=kubeconfig))
-            proxy = self.plane.kubeconfig(f"kube-proxy-{node.number}", user="system:kube-proxy")
-            self._ensure(node.proxy(holder, kubeconfig=proxy))
-
-    def _prepare_containerd(self, node: Node, holder: int) -> None:
-        """Wait for containerd and give it the pause image; a new cluster forgets an earlier one's containers."""
-        self._await(lambda: self._answers(node, holder), "containerd", f"containerd-{node.number}")
-        archive = cache_dir("images") / f"{self.tools.pause.name}.tar"
-        if not archive.exists():
-            write_archive(
-                archive, reference="storeplane.local/pause:1", files={"pause": self.tools.pause}, entrypoint=["/pause"]
-            )
-        node.run(holder, node.ctr("images", "import", str(archive)))
-        born = node.home / "containers-are-ours"
-        if not born.exists():
-            for container in node.run(holder, node.ctr("containers", "ls", "-q")).split():
-                node.run(holder, node.ctr("containers", "rm", container))
-            born.touch()
-
-    @staticmethod
-    def _answers(node: Node, holder: int) -> bool:
-        try:
-            node.run(holder, node.ctr("version"))
-        except DevclusterError:
-            return False
-        return True
-
-    def _await_ready(self) -> None:
-        for node in self.nodes:
-            self._await(partial(self._is_ready, node), node.name, f"kubelet-{node.number}")
-        address = self.nodes[0].address
-        self._await(lambda: _answers_http(address, 8181, "/ready"), "DNS", "coredns")
-        self._await(lambda: _answers_http(address, ROUTER_PORT, "/"), "the router", "router")
-        dead = [
-            file.stem
-            for file in self.paths.run.glob("*.json")
-            if not processes.is_running(file.stem, run=self.paths.run)
-        ]
-        if dead:
-            raise DevclusterError(
-                f"{dead[0]} ended", log=self.paths.logs / f"{dead[0]}.log", remedy="mend what the log names, then `up`"
-            )
-
-    def _is_ready(self, node: Node) -> bool:
-        # kubelet itself first: the API server remembers "Ready" of a dead kubelet for 40 s.
-        if not _answers_http(node.address, 10248, "/healthz"):
-            return False
-        status, body = self.api.request("GET", f"/api/v1/nodes/{node.name}")
-        return status == http.HTTPStatus.OK and b'"type":"Ready","status":"True"' in body.replace(b" ", b"")
-
-    def _ensure(self, spec: ProcessSpec) -> bool:
-        return processes.ensure(spec, run=self.paths.run, logs=self.paths.logs, cgroup=self.cgroup)
-
-    def _await(self, is_ready: Callable[[], bool], what: str, *names: str) -> None:
-        """Poll until ready; the end of a named process, or too long a wait, shows that process's log."""
-        deadline = time.monotonic() + _READY_SECONDS
-        while not is_ready():
-            for name in names:
-                if not processes.is_running(name, run=self.paths.run):
-                    raise DevclusterError(
-                        f"{name} ended before {what} was ready",
-                        log=self.paths.logs / f"{name}.log",
-                        remedy="mend what the log names, then run `up` again",
-                    )
-            if time.monotonic() > deadline:
-                raise DevclusterError(
-                    f"{what} is not ready after {_READY_SECONDS} s",
-                    log=self.paths.logs / f"{names[0]}.log",
-                    remedy="mend what the log names, then run `up` again",
-                )
-            time.sleep(_POLL_SECONDS)
-
-
-def _answers_http(host: str, port: int, path: str) -> bool:
-    """Return whether an HTTP server answers with anything but a server error."""
-    connection = http.client.HTTPConnection(host, port, timeout=2)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status < http.HTTPStatus.INTERNAL_SERVER_ERROR
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+def _superseded(loaded: Sequence[str], present: set[str]) -> list[str]:
+    """Return the content-addressed images that a newly loaded one of the same name replaces."""
+    repositories = {name.rpartition(":")[0] for name in loaded if _CONTENT_TAG.search(name)}
+    return [
+        name
+        for name in present
+        if _CONTENT_TAG.search(name) and name.rpartition(":")[0] in repositories and name not in loaded
+    ]

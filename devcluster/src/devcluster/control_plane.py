@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from devcluster.network import Network
     from devcluster.paths import ClusterPaths
     from devcluster.pki import Pair
+    from devcluster.tools import Tools
 
 __all__ = ["API_NODE_PORT", "API_PORT", "ROUTER_PORT", "ControlPlane"]
 
@@ -34,7 +35,7 @@ class ControlPlane:
 
     paths: ClusterPaths
     network: Network
-    devkube: Path
+    tools: Tools
     controller_qps: int
     """The controller manager's requests a second; upstream's default is 20."""
 
@@ -196,7 +197,7 @@ class ControlPlane:
 }}
 """,
         )
-        argv = [str(self.devkube), "coredns", "-conf", str(corefile)]
+        argv = [str(self.tools.devkube), "coredns", "-conf", str(corefile)]
         return ProcessSpec("coredns", argv, configuration=content, netns_of=holder, mntns_of=holder)
 
     def volumes(self, holder: int) -> ProcessSpec:
@@ -216,8 +217,8 @@ class ControlPlane:
             f"127.0.0.1:{api_port}={self.address}:{API_NODE_PORT}",
             f"127.0.0.1:{shops_port}={self.address}:{ROUTER_PORT}",
         ]
-        return ProcessSpec("forwarder", [str(self.devkube), "forward", *routes])
+        return ProcessSpec("forwarder", [str(self.tools.devkube), "forward", *routes])
 
     def _program(self, name: str, flags: dict[str, object], holder: int) -> ProcessSpec:
-        argv = [str(self.devkube), name, *(f"--{flag}={value}" for flag, value in flags.items())]
+        argv = [str(self.tools.devkube), name, *(f"--{flag}={value}" for flag, value in flags.items())]
         return ProcessSpec(name, argv, netns_of=holder, mntns_of=holder)

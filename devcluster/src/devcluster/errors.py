@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["DevclusterError", "log_tail"]
+__all__ = ["DevclusterError", "WrongUsageError", "log_tail"]
 
 _TAIL_LINES = 15
 """Enough to hold a Go panic's head or a component's last complaints, short enough to read at night."""
@@ -45,6 +45,10 @@ class DevclusterError(Exception):
         if self.remedy:
             parts.append(f"next step: {self.remedy}")
         return "\n".join(parts)
+
+
+class WrongUsageError(DevclusterError):
+    """The command cannot be done as it was asked; the command line answers with exit code 2."""
 
 
 def log_tail(log: Path, lines: int = _TAIL_LINES) -> list[str]:

@@ -22,21 +22,14 @@ if TYPE_CHECKING:
     from devcluster.network import Network
     from devcluster.paths import ClusterPaths
     from devcluster.pki import Authority, Pair
+    from devcluster.tools import Tools
 
-__all__ = ["MOUNT_POINTS", "Node", "NodeTools"]
+__all__ = ["MOUNT_POINTS", "Node"]
 
 MOUNT_POINTS = ("/var/lib/kubelet", "/var/lib/cni")
 """Folders of the host that a node binds its own over, because kubelet and the CNI know no other place."""
 _COMMAND_SECONDS = 30
 _PAUSE_IMAGE = "storeplane.local/pause:1"
-
-
-@dataclass(frozen=True)
-class NodeTools:
-    """The binaries every node runs."""
-
-    devkube: Path
-    pause: Path
 
 
 @dataclass(frozen=True)
@@ -47,7 +40,7 @@ class Node:
     paths: ClusterPaths
     network: Network
     cgroup: Cgroup
-    tools: NodeTools
+    tools: Tools
 
     @property
     def name(self) -> str:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from devcluster.errors import DevclusterError
+from devcluster.errors import WrongUsageError
 
 __all__ = ["ClusterPaths", "cache_dir", "check_name", "checkout", "state_root", "write_if_changed"]
 
@@ -42,7 +42,7 @@ def checkout() -> Path:
 def check_name(name: str) -> str:
     """Return a cluster's name, or raise: it becomes part of folder, cgroup and host names."""
     if _NAME.fullmatch(name) is None:
-        raise DevclusterError(
+        raise WrongUsageError(
             f"{name!r} cannot be a cluster's name",
             remedy="use 1 to 20 lower-case letters, digits and dashes, beginning with a letter",
         )

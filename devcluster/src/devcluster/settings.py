@@ -7,7 +7,7 @@ import socket
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from devcluster.errors import DevclusterError
+from devcluster.errors import DevclusterError, WrongUsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,11 +61,11 @@ class Settings:
 
         Raises
         ------
-        DevclusterError
+        WrongUsageError
             If the wish would take a node away.
         """
         if wish.nodes is not None and wish.nodes < self.nodes:
-            raise DevclusterError(
+            raise WrongUsageError(
                 f"the cluster has {self.nodes} nodes; nodes are not taken away", remedy="devcluster down, then up"
             )
         changed = {key: value for key, value in asdict(wish).items() if value is not None}
