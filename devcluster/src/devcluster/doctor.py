@@ -141,15 +141,15 @@ def _version(what: str, command: list[str], floor: tuple[int, int], remedy: str)
 
 
 def _python() -> Finding:
-    answer = subprocess.run(
-        ["python3", "-c", "import ensurepip, sys; print(sys.version.split()[0]); sys.exit(sys.version_info < (3, 11))"],
-        capture_output=True,
-        text=True,
-        timeout=_PROGRAM_SECONDS,
-        check=False,
-    )
-    version = answer.stdout.strip() or "cannot make environments (no ensurepip)"
     remedy = "sudo apt-get install -y python3-venv   (Python >= 3.11: Debian 12, Ubuntu 24.04 or newer)"
+    probe = "import ensurepip, sys; print(sys.version.split()[0]); sys.exit(sys.version_info < (3, 11))"
+    try:
+        answer = subprocess.run(
+            ["python3", "-c", probe], capture_output=True, text=True, timeout=_PROGRAM_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding("Python", good=False, detail=f"python3 does not run: {error}", remedy=remedy)
+    version = answer.stdout.strip() or "cannot make environments (no ensurepip)"
     return Finding("Python", answer.returncode == 0, version, remedy)
 
 

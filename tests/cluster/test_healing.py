@@ -1,0 +1,69 @@
+"""Any part may die at any time; ``up`` makes it whole, and a whole cluster is left alone."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.cluster import job, run_devcluster
+from tests.support.polling import poll
+
+if TYPE_CHECKING:
+    from tests.support.cluster import Kube, Namespace
+
+pytestmark = pytest.mark.cluster
+
+_COMPONENTS = (
+    "containerd-1",
+    "coredns",
+    "etcd",
+    "fabric",
+    "forwarder",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-proxy-1",
+    "kube-scheduler",
+    "kubelet-1",
+    "node-1",
+    "router",
+    "volumes",
+)
+
+
+def _kill(pid: int) -> None:
+    descriptor = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        assert select.select([descriptor], [], [], 10)[0], f"{pid} does not end"
+    finally:
+        os.close(descriptor)
+
+
+def test_the_list_of_components_is_complete(devcluster: Kube) -> None:
+    assert set(devcluster.status()["processes"]) == set(_COMPONENTS)
+
+
+def test_up_of_a_healthy_cluster_changes_no_process(devcluster: Kube) -> None:
+    before = devcluster.status()["processes"]
+    run_devcluster("up", "--name", devcluster.name)
+    assert devcluster.status()["processes"] == before
+
+
+@pytest.mark.parametrize("component", _COMPONENTS)
+def test_up_heals_a_killed_component_and_jobs_run_again(devcluster: Kube, namespace: Namespace, component: str) -> None:
+    pid = devcluster.status()["processes"][component]
+    _kill(pid)
+    assert devcluster.status()["processes"][component] is None
+    run_devcluster("up", "--name", devcluster.name)
+    status = devcluster.status()
+    assert status["ready"]
+    assert status["processes"][component] not in {None, pid}
+    # The namespace outlived what was killed, and the cluster works on it.
+    poll(lambda: namespace.kube.run("get", "namespace", namespace.name).returncode == 0, what="the namespace")
+    namespace.apply(job("after", "echo healed"))
+    namespace.wait("condition=Complete", "job/after", seconds=90)
+    assert namespace.do("logs", "job/after") == "healed\n"
