@@ -39,34 +39,39 @@ def _hierarchies() -> tuple[tuple[Path, ...], Path | None]:
     return tuple(legacy), unified
 
 
+def _mounts() -> tuple[Path, ...]:
+    legacy, unified = _hierarchies()
+    return (*legacy, *([unified] if unified else []))
+
+
 @dataclass(frozen=True)
 class Cgroup:
-    """The group ``/devcluster-<name>`` in every hierarchy, with the leaf ``system`` for our own components.
+    """The group ``/devcluster-<name>``, or one below it, in every hierarchy; its leaf ``system`` holds our components.
 
     The leaf is needed because the unified hierarchy allows processes only in leaves, and kubelet puts the pods'
     groups beside it.
     """
 
     name: str
+    part: str = ""
+    """A part of the cluster that ends alone, such as a node; empty for the whole."""
 
     @staticmethod
     def names() -> set[str]:
         """Return the names of all groups of this kind on the machine."""
-        legacy, unified = _hierarchies()
-        mounts = (*legacy, *([unified] if unified else []))
-        return {folder.name.removeprefix("devcluster-") for mount in mounts for folder in mount.glob("devcluster-*/")}
+        return {folder.name.removeprefix("devcluster-") for each in _mounts() for folder in each.glob("devcluster-*/")}
 
     @property
     def path(self) -> str:
         """The group's path inside each hierarchy, as kubelet's ``cgroupRoot`` wants it."""
-        return f"/devcluster-{self.name}"
+        return f"/devcluster-{self.name}" + (f"/{self.part}" if self.part else "")
 
-    def create(self, *subgroups: str) -> None:
-        """Make the group, its leaf and the named subgroups (one a node) everywhere; existing ones are kept."""
-        legacy, unified = _hierarchies()
-        for mount_point in (*legacy, *([unified] if unified else [])):
-            group = mount_point / self.path.lstrip("/")
-            for folder in (group, *(group / name for name in ("system", *subgroups))):
+    def create(self) -> None:
+        """Make the group and its leaf everywhere; existing ones are kept."""
+        for mount in _mounts():
+            folder = mount
+            for name in [*self.path.lstrip("/").split("/"), "system"]:
+                folder /= name
                 folder.mkdir(exist_ok=True)
                 self._inherit_cpuset(folder)
 
@@ -80,9 +85,7 @@ class Cgroup:
 
     def join_files(self) -> list[Path]:
         """Return the files to write ``0`` to, for a process to put itself into the leaf."""
-        legacy, unified = _hierarchies()
-        mounts = (*legacy, *([unified] if unified else []))
-        return [mount / self.path.lstrip("/") / "system/cgroup.procs" for mount in mounts]
+        return [mount / self.path.lstrip("/") / "system/cgroup.procs" for mount in _mounts()]
 
     def pids(self) -> set[int]:
         """Return every process in the group, at any depth."""
@@ -124,8 +127,7 @@ class Cgroup:
 
     def remove(self) -> None:
         """Remove the group everywhere, deepest first; it must hold no process."""
-        legacy, unified = _hierarchies()
-        for mount in (*legacy, *([unified] if unified else [])):
+        for mount in _mounts():
             group = mount / self.path.lstrip("/")
             folders = [folder for folder in group.glob("**/") if folder.is_dir()] if group.exists() else []
             for folder in sorted(folders, key=lambda each: len(each.parts), reverse=True):

@@ -80,6 +80,11 @@ class Network:
         return f"10.{160 + self.index}.0.10"
 
 
+def _hardware_address(address: str) -> str:
+    """Return the hardware address that always goes with an address: neighbours' caches survive a new cable."""
+    return "02:00:" + ":".join(f"{int(part):02x}" for part in address.split("."))
+
+
 def allocate_index() -> int:
     """Return the smallest index that no cluster of this machine uses; the caller holds the machine's lock.
 
@@ -107,11 +112,13 @@ def connect_fabric(network: Network, *, fabric: int) -> None:
     if _has_interface("uplink", pid=fabric) and Path(f"/sys/class/net/{network.interface}").exists():
         return
     disconnect(network)
-    _ip("link", "add", network.interface, "type", "veth", "peer", "name", "uplink", "netns", str(fabric))
+    hardware = _hardware_address(network.host_address)
+    cable = ["type", "veth", "peer", "name", "uplink", "netns", str(fabric)]
+    _ip("link", "add", network.interface, "address", hardware, *cable)
     _batch(
         f"""
         link set lo up
-        link add br0 type bridge
+        link add br0 address {_hardware_address(network.gateway_address)} type bridge
         addr add {network.gateway_address}/24 dev br0
         link set br0 up
         link set uplink master br0
@@ -136,7 +143,11 @@ def connect_node(network: Network, number: int, *, node: int, fabric: int, nodes
         How many nodes the cluster has: each has a route to the others' pods.
     """
     if not _has_interface("eth0", pid=node):
-        _batch(f"link add node{number} type veth peer name eth0 netns {node}", pid=fabric)
+        # The kernel buries a dead node's namespace, and the far end of its cable, some time after its last process.
+        if _has_interface(f"node{number}", pid=fabric):
+            _batch(f"link delete node{number}", pid=fabric)
+        hardware = _hardware_address(network.node_address(number))
+        _batch(f"link add node{number} type veth peer name eth0 address {hardware} netns {node}", pid=fabric)
         _batch(f"link set node{number} master br0\nlink set node{number} up", pid=fabric)
         _batch(
             f"""

@@ -11,6 +11,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from devcluster.cgroups import Cgroup
 from devcluster.errors import DevclusterError
 from devcluster.paths import cache_dir, write_if_changed
 from devcluster.processes import ProcessSpec
@@ -18,7 +19,6 @@ from devcluster.processes import ProcessSpec
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from devcluster.cgroups import Cgroup
     from devcluster.network import Network
     from devcluster.paths import ClusterPaths
     from devcluster.pki import Authority, Pair
@@ -39,7 +39,6 @@ class Node:
     number: int
     paths: ClusterPaths
     network: Network
-    cgroup: Cgroup
     tools: Tools
 
     @property
@@ -51,6 +50,11 @@ class Node:
     def home(self) -> Path:
         """The node's folder."""
         return self.paths.node(self.number)
+
+    @property
+    def cgroup(self) -> Cgroup:
+        """Everything the node runs: killing it is losing the node."""
+        return Cgroup(self.paths.name, self.name)
 
     @property
     def address(self) -> str:
@@ -211,7 +215,7 @@ root = "{self.containerd_root}"
             "healthzBindAddress": self.address,
             "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
             "cgroupDriver": "cgroupfs",
-            "cgroupRoot": f"{self.cgroup.path}/{self.name}",
+            "cgroupRoot": self.cgroup.path,
             "failCgroupV1": False,
             "failSwapOn": False,
             # Tolerates kernel settings that a machine without every capability may not change.

@@ -1,8 +1,8 @@
 """The processes of one cluster, and the order they start in.
 
 Starting and healing are one path: each process is compared with what it should be and started if it is missing. Only
-the holders of namespaces are special: what outlives its holder cannot be joined by what replaces it, so then all
-begin anew.
+the holders of namespaces are special: what outlives its holder cannot be joined by what replaces it, so then the
+whole node begins anew.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Startup:
         self.cgroup = cgroup
         self.tools = tools
         self.network = net.Network(settings.index)
-        self.nodes = [Node(number, paths, self.network, cgroup, tools) for number in range(1, settings.nodes + 1)]
+        self.nodes = [Node(number, paths, self.network, tools) for number in range(1, settings.nodes + 1)]
         self.plane = ControlPlane(paths, self.network, tools, settings.controller_qps)
 
     @cached_property
@@ -97,7 +97,7 @@ class Startup:
             return
         listen = f"{self.network.host_address}:{_POSTGRES_PORT}"
         route = f"{listen}=127.0.0.1:{postgres.port(self.paths.name)}"
-        self._ensure(ProcessSpec("forwarder-postgres", [str(self.tools.devkube), "forward", route]))
+        self._ensure(ProcessSpec("forwarder-postgres", [str(self.tools.devkube), "forward", route]), self.cgroup)
 
     def _start_fake_nodes(self) -> None:
         binary = fake_nodes.kwok_binary()
@@ -130,22 +130,23 @@ class Startup:
         kubectl.chmod(0o755)
 
     def _start_namespaces(self) -> None:
-        specs = [ProcessSpec("fabric", ["unshare", "--net", "--", str(self.tools.pause)])]
-        specs += [node.holder() for node in self.nodes]
-        known = [spec for spec in specs if (self.paths.run / f"{spec.name}.json").exists()]
-        if not all(processes.is_running(spec.name, run=self.paths.run) for spec in known) or not known:
-            # Processes that outlived their namespaces' holder cannot be joined by new ones: all begin anew.
-            self.cgroup.kill()
-        self.cgroup.create(*(node.name for node in self.nodes))
-        for spec in specs:
-            self._ensure(spec)
-            self._await(partial(self._holds_namespace, spec.name), f"{spec.name}'s namespaces", spec.name)
+        self.cgroup.create()
+        self._hold(ProcessSpec("fabric", ["unshare", "--net", "--", str(self.tools.pause)]), self.cgroup)
         fabric = self.holder("fabric")
         net.connect_fabric(self.network, fabric=fabric)
         for node in self.nodes:
+            if not processes.is_running(node.name, run=self.paths.run):
+                # What outlived the namespaces' holder cannot be joined by what replaces it: the node begins anew.
+                node.cgroup.kill()
+            node.cgroup.create()
+            self._hold(node.holder(), node.cgroup)
             holder = self.holder(node.name)
             net.connect_node(self.network, node.number, node=holder, fabric=fabric, nodes=len(self.nodes))
             node.prepare_mounts(holder)
+
+    def _hold(self, spec: ProcessSpec, cgroup: Cgroup) -> None:
+        self._ensure(spec, cgroup)
+        self._await(partial(self._holds_namespace, spec.name), f"{spec.name}'s namespaces", spec.name)
 
     def _holds_namespace(self, name: str) -> bool:
         """Return whether a holder has left the host's network: it is still ``unshare`` for a moment."""
@@ -163,7 +164,7 @@ class Startup:
             processes.stop("kube-apiserver", run=self.paths.run)
         self._ensure(self.plane.api_server(first))
         for node in self.nodes:
-            self._ensure(node.containerd(self.holder(node.name)))
+            self._ensure(node.containerd(self.holder(node.name)), node.cgroup)
         self._await(self.api.is_ready, "the API server", "kube-apiserver", "etcd")
 
     def _start_controllers(self) -> None:
@@ -173,7 +174,8 @@ class Startup:
         self._ensure(self.plane.dns(first))
         self._ensure(self.plane.volumes(first))
         self._ensure(self.plane.router(first))
-        self._ensure(self.plane.forwarder(api_port=self.settings.api_port, shops_port=self.settings.shops_port))
+        forwarder = self.plane.forwarder(api_port=self.settings.api_port, shops_port=self.settings.shops_port)
+        self._ensure(forwarder, self.cgroup)
 
     def _start_nodes(self) -> None:
         for node in self.nodes:
@@ -188,9 +190,10 @@ class Startup:
             kubeconfig = self.plane.kubeconfig(
                 f"kubelet-{node.number}", user=f"system:node:{node.name}", group="system:nodes"
             )
-            self._ensure(node.kubelet(holder, authority=self.plane.authority, serving=serving, kubeconfig=kubeconfig))
+            kubelet = node.kubelet(holder, authority=self.plane.authority, serving=serving, kubeconfig=kubeconfig)
+            self._ensure(kubelet, node.cgroup)
             proxy = self.plane.kubeconfig(f"kube-proxy-{node.number}", user="system:kube-proxy")
-            self._ensure(node.proxy(holder, kubeconfig=proxy))
+            self._ensure(node.proxy(holder, kubeconfig=proxy), node.cgroup)
 
     def _prepare_containerd(self, node: Node, holder: int) -> None:
         """Wait for containerd and give it the pause image; a new cluster forgets an earlier one's containers."""
@@ -238,8 +241,9 @@ class Startup:
         status, body = self.api.request("GET", f"/api/v1/nodes/{node.name}")
         return status == http.HTTPStatus.OK and b'"type":"Ready","status":"True"' in body.replace(b" ", b"")
 
-    def _ensure(self, spec: ProcessSpec) -> bool:
-        return processes.ensure(spec, run=self.paths.run, logs=self.paths.logs, cgroup=self.cgroup)
+    def _ensure(self, spec: ProcessSpec, cgroup: Cgroup | None = None) -> bool:
+        """Start a process unless it runs; what has no node of its own belongs to the first, whose network it uses."""
+        return processes.ensure(spec, run=self.paths.run, logs=self.paths.logs, cgroup=cgroup or self.nodes[0].cgroup)
 
     def _await(self, is_ready: Callable[[], bool], what: str, *names: str) -> None:
         """Poll until ready; the end of a named process, or too long a wait, shows that process's log."""
