@@ -1,0 +1,7 @@
+"""`python -m controlplane` is the `storeplane` command."""
+
+from controlplane.cli import main
+
+__all__: list[str] = []
+
+main()

@@ -1,0 +1,75 @@
+"""Around every request: its id, the caller, a time limit, one log line, errors as problems."""
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiohttp import web
+from uuid_utils.compat import uuid7
+
+from controlplane.api import problems
+from controlplane.api.context import CALLER, REQUEST_ID, SERVICES
+from controlplane.api.routes import OPEN_PATHS
+from controlplane.domain.errors import ControlPlaneError
+from controlplane.telemetry import bound, get_logger
+
+__all__ = ["authenticate", "guard"]
+
+_REQUEST_SECONDS: Final = 30.0
+"""Above every limit inside a handler, so that the inner one names the cause."""
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_log = get_logger(__name__)
+
+
+@web.middleware
+async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Give the request its id, answer every error as a problem, write one line."""
+    given = request.headers.get("X-Request-ID", "")
+    request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid7())
+    request[REQUEST_ID] = request_id
+    began = time.monotonic()
+    with bound(request_id=request_id):
+        response = await _answered(request, handler, request_id)
+        response.headers["X-Request-ID"] = request_id
+        _log.info(
+            "request",
+            method=request.method,
+            # The route, not the path: a path may hold anything.
+            route=getattr(request.match_info.route.resource, "canonical", "unmatched"),
+            status=response.status,
+            duration_seconds=round(time.monotonic() - began, 4),
+        )
+    return response
+
+
+async def _answered(request: web.Request, handler: _Handler, request_id: str) -> web.StreamResponse:
+    try:
+        async with asyncio.timeout(_REQUEST_SECONDS):
+            return await handler(request)
+    except web.HTTPException as error:
+        return problems.from_http_error(error, request_id)
+    except ControlPlaneError as error:
+        response = problems.from_domain_error(error, request_id)
+        if response.status >= web.HTTPInternalServerError.status_code:
+            _log.warning("request failed", error=str(error), error_code=error.code)
+        return response
+    except TimeoutError:
+        _log.warning("request timed out")
+        detail = "The request took too long; try again shortly"
+        return problems.Problem(504, "REQUEST_TIMEOUT", "Request timed out", detail).response(request_id)
+    except Exception:  # noqa: BLE001 -- the outermost place of a request; logged in full
+        _log.exception("request failed unexpectedly")
+        return problems.internal_error(request_id)
+
+
+@web.middleware
+async def authenticate(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Find the caller before anything else is told, unknown paths included."""
+    if request.path not in OPEN_PATHS:
+        users = request.app[SERVICES].users
+        request[CALLER] = await users.authenticate(request.headers.get("Authorization"))
+    return await handler(request)

@@ -1,0 +1,128 @@
+"""The composition root: makes every part and puts them together, in one place."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from controlplane.api.context import SERVICES, Services
+from controlplane.api.middleware import authenticate, guard
+from controlplane.api.routes import ROUTES
+from controlplane.background import Background
+from controlplane.config import Settings
+from controlplane.db.attempts import AttemptRows
+from controlplane.db.pool import Database
+from controlplane.db.stores import StoreRows
+from controlplane.dispatcher import Dispatcher
+from controlplane.kube.client import KubeClient
+from controlplane.kube.jobs import JobGateway
+from controlplane.reconciler import Reconciler
+from controlplane.services.health import Health
+from controlplane.services.operations import Operations
+from controlplane.services.stores import Stores
+from controlplane.services.users import Users
+from controlplane.telemetry import get_logger
+
+__all__ = ["Parts", "make_application", "parts", "serve"]
+
+_BODY_LIMIT_BYTES: Final = 64 * 1024
+"""The largest body is a store's wish of a few hundred bytes."""
+_SHUTDOWN_SECONDS: Final = 10.0
+
+_log = get_logger(__name__)
+
+
+class Parts:
+    """The running parts of one process."""
+
+    def __init__(self, settings: Settings, database: Database, kube: KubeClient) -> None:
+        self.attempts = AttemptRows(database)
+        self.stores = StoreRows(database)
+        self.jobs = JobGateway(kube, settings.jobs_namespace)
+        name = f"{socket.gethostname()}-{os.getpid()}"
+        self.dispatcher = Dispatcher(self.attempts, self.jobs, settings, name=name)
+        self.reconciler = Reconciler(self.attempts, self.jobs, settings)
+        self.background = Background(
+            self.dispatcher,
+            self.reconciler,
+            dispatch_interval_seconds=settings.dispatch_interval_seconds,
+            reconcile_interval_seconds=settings.reconcile_interval_seconds,
+        )
+        self.services = Services(
+            users=Users(self.stores),
+            stores=Stores(self.stores, settings),
+            operations=Operations(self.stores, self.jobs),
+            health=Health(self.stores),
+            wake_dispatcher=self.background.wake,
+        )
+
+
+@asynccontextmanager
+async def parts(settings: Settings) -> AsyncIterator[Parts]:
+    """Open the database and the cluster's session, and close them at the end.
+
+    Raises
+    ------
+    DatabaseUnavailableError
+        Postgres does not answer at the start. The cluster may be away: accepting works without it.
+    """
+    async with AsyncExitStack() as stack:
+        database = await Database.connect(settings.database_url.get_secret_value(), size=settings.db_pool_size)
+        stack.push_async_callback(database.close)
+        kube = await KubeClient.connect(settings.kubeconfig)
+        stack.push_async_callback(kube.close)
+        yield Parts(settings, database, kube)
+
+
+def make_application(services: Services) -> web.Application:
+    """Return the HTTP application; it owns nothing that needs closing."""
+    application = web.Application(middlewares=[guard, authenticate], client_max_size=_BODY_LIMIT_BYTES)
+    application[SERVICES] = services
+    application.add_routes(ROUTES)
+    return application
+
+
+async def serve(settings: Settings, *, host: str, port: int, ready_file: Path | None) -> None:
+    """Serve the API and run the loops until SIGTERM or SIGINT.
+
+    `port` 0 takes a free one. `ready_file` gets the URL once requests are answered.
+    """
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    async with parts(settings) as made:
+        runner = web.AppRunner(make_application(made.services), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, host, port)
+            await site.start()
+            made.background.start()
+            url = _url(host, runner)
+            _log.info("serving", url=url)
+            if ready_file is not None:
+                _write_whole(ready_file, url + "\n")
+            await stopped.wait()
+            _log.info("stopping")
+        finally:
+            # The API first: what it still accepts needs no loop of ours.
+            await runner.cleanup()
+            await made.background.stop()
+
+
+def _url(host: str, runner: web.AppRunner) -> str:
+    port = runner.addresses[0][1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file so that whoever waits for it never reads half of it."""
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)

@@ -1,0 +1,142 @@
+"""The `storeplane` command. Heavy parts are imported by the command that needs them, so that help is instant.
+
+Exit codes: 0 done, 1 something outside failed, 2 the input or a setting is wrong.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from controlplane.domain.errors import (
+    ConfigurationError,
+    ControlPlaneError,
+    InvalidInputError,
+)
+from controlplane.domain.store import Role
+
+__all__ = ["application", "main"]
+
+application = typer.Typer(
+    name="storeplane",
+    help="Turn one HTTP request into a running online shop on Kubernetes.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+users = typer.Typer(help="Users and their tokens.", no_args_is_help=True)
+roles = typer.Typer(help="The database's login roles.", no_args_is_help=True)
+application.add_typer(users, name="users")
+application.add_typer(roles, name="roles")
+
+_FAILED = 1
+_BAD_INPUT = 2
+
+
+def _secret_from_stdin(what: str) -> str:
+    """Return the first line of standard input; a secret on the command line would be in the process list."""
+    if sys.stdin.isatty():
+        typer.echo(f"{what}, then Enter:", err=True)
+    line = sys.stdin.readline().rstrip("\r\n")
+    if not line:
+        message = f"standard input has no line to take the {what} from"
+        raise ConfigurationError(message)
+    return line
+
+
+@application.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
+    ready_file: Annotated[Path | None, typer.Option(help="File that gets the URL once requests are answered.")] = None,
+) -> None:
+    """Serve the API and create, follow and end stores' Jobs."""
+    from controlplane.app import serve as run  # noqa: PLC0415
+    from controlplane.config import load_settings  # noqa: PLC0415
+    from controlplane.telemetry import configure_logging  # noqa: PLC0415
+
+    settings = load_settings()
+    if ready_file is not None and not ready_file.absolute().parent.is_dir():
+        message = f"--ready-file: there is no folder {ready_file.absolute().parent}"
+        raise ConfigurationError(message)
+    configure_logging(settings.log_level)
+    try:
+        asyncio.run(run(settings, host=host, port=port, ready_file=ready_file))
+    except OSError as error:
+        message = f"cannot listen on {host}:{port}: {error.strerror or error}"
+        raise ConfigurationError(message) from error
+
+
+@application.command()
+def migrate() -> None:
+    """Bring the database's schema up to this program; safe to repeat and to run several times at once."""
+    from controlplane.config import load_database_settings  # noqa: PLC0415
+    from controlplane.db.migrate import apply_migrations, read_migrations  # noqa: PLC0415
+
+    settings = load_database_settings()
+    known = read_migrations()
+    applied = asyncio.run(apply_migrations(settings.database_url.get_secret_value(), known))
+    for name in applied:
+        typer.echo(f"applied {name}")
+    typer.echo(f"the schema is at migration {len(known)}")
+
+
+@users.command("add")
+def users_add(
+    name: Annotated[str, typer.Argument(help="The user's name.")],
+    token_stdin: Annotated[bool, typer.Option("--token-stdin", help="Read the token from standard input.")] = False,
+    role: Annotated[Role, typer.Option(help="What the user may see and do.")] = Role.MEMBER,
+) -> None:
+    """Add a user, or give an existing one a new role and token. Without --token-stdin a token is made and printed."""
+    import secrets  # noqa: PLC0415
+
+    token = _secret_from_stdin("token") if token_stdin else secrets.token_urlsafe(32)
+    user_id = asyncio.run(_add_user(name, role, token))
+    typer.echo(f"user {name} ({role}) has the id {user_id}", err=True)
+    if not token_stdin:
+        typer.echo(token)
+
+
+async def _add_user(name: str, role: Role, token: str) -> str:
+    from controlplane.config import load_database_settings  # noqa: PLC0415
+    from controlplane.db.pool import Database  # noqa: PLC0415
+    from controlplane.db.stores import StoreRows  # noqa: PLC0415
+    from controlplane.services.users import Users  # noqa: PLC0415
+
+    settings = load_database_settings()
+    database = await Database.connect(settings.database_url.get_secret_value(), size=2)
+    try:
+        return await Users(StoreRows(database)).add(name, role, token)
+    finally:
+        await database.close()
+
+
+@roles.command("password")
+def roles_password(role: Annotated[str, typer.Argument(help="storeplane_app or storeplane_provisioner.")]) -> None:
+    """Give a login role the password read from standard input."""
+    from controlplane.config import load_database_settings  # noqa: PLC0415
+    from controlplane.db.migrate import set_role_password  # noqa: PLC0415
+
+    settings = load_database_settings()
+    password = _secret_from_stdin("password")
+    asyncio.run(set_role_password(settings.database_url.get_secret_value(), role, password))
+    typer.echo(f"{role} has its password", err=True)
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    sys.exit(_run(lambda: application(standalone_mode=True)))
+
+
+def _run(command: Any) -> int:
+    try:
+        command()
+    except (ConfigurationError, InvalidInputError) as error:
+        typer.echo(f"storeplane: {error}", err=True)
+        return _BAD_INPUT
+    except ControlPlaneError as error:
+        typer.echo(f"storeplane: {error}", err=True)
+        return _FAILED
+    return 0

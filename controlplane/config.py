@@ -1,0 +1,140 @@
+"""Settings: `STOREPLANE_*` and `DATABASE_URL` from the environment, checked once at the start.
+
+An unknown `STOREPLANE_*` variable is refused, because a misspelt setting that is silently ignored is found in the
+worst moment. Secrets are `SecretStr`, so that no log and no traceback shows them.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from controlplane.domain.errors import ConfigurationError
+
+__all__ = ["DatabaseSettings", "Settings", "load_database_settings", "load_settings"]
+
+_PREFIX: Final = "STOREPLANE_"
+_READ_ELSEWHERE: Final = frozenset({"STOREPLANE_URL", "STOREPLANE_TOKEN"})
+"""Variables of the API's clients, which may stand in the same shell."""
+_FOREIGN_PREFIX: Final = "STOREPLANE_TEST_"
+"""Switches of the test suite."""
+
+
+class DatabaseSettings(BaseSettings):
+    """What every command that touches the database needs."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", populate_by_name=True)
+
+    database_url: Annotated[SecretStr, Field(validation_alias="DATABASE_URL")]
+    """`postgresql://…`; a plain string because a socket address has no host."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(DatabaseSettings):
+    """What the service needs."""
+
+    token_key: SecretStr = Field(min_length=32)
+    """Key of the attempts' tokens, 32 bytes or more, the same on every replica."""
+
+    db_pool_size: int = Field(default=10, ge=2, le=100)
+
+    kubeconfig: Path | None = None
+    """File of the cluster's address and credentials; without it the pod's own service account is used."""
+    jobs_namespace: str = "storeplane-jobs"
+    jobs_service_account: str = "storeplane-provisioner"
+    job_ttl_seconds: int = Field(default=86_400, ge=300)
+    """Backstop: long enough for an engineer to read a Job the control plane never harvested."""
+    harvested_ttl_seconds: int = Field(default=300, ge=0)
+    """After the log is stored: minutes for `kubectl logs`."""
+
+    provisioner_image: str = Field(min_length=1)
+    provisioner_db_host: str = Field(min_length=1)
+    """Address of the database as the pods see it."""
+    provisioner_db_port: int = Field(default=5432, ge=1, le=65535)
+    provisioner_db_name: str = "storeplane"
+    provisioner_db_user: str = "storeplane_provisioner"
+    provisioner_db_secret: str = "storeplane-provisioner-db"  # noqa: S105 -- the Secret's name
+    provisioner_log: Literal["text", "json"] = "text"
+
+    medusa_image: str = Field(min_length=1)
+    medusa_postgres_image: str = Field(min_length=1)
+    medusa_redis_image: str = Field(min_length=1)
+
+    store_domain: str = "localhost"
+    """Shops answer below this name."""
+    store_url_scheme: Literal["http", "https"] = "http"
+    store_url_port: int | None = Field(default=8081, ge=1, le=65535)
+    """None for the scheme's own port."""
+
+    dispatch_interval_seconds: float = Field(default=0.5, gt=0, le=60)
+    """Pause between polls that found nothing to claim."""
+    reconcile_interval_seconds: float = Field(default=1.0, gt=0, le=60)
+
+    def engine_images(self, engine: str) -> dict[str, str]:
+        """Return the image references that an operation of this engine freezes."""
+        if engine != "medusa":
+            message = f"no image settings for the engine {engine}"
+            raise ConfigurationError(message)
+        return {
+            "server": self.medusa_image,
+            "postgres": self.medusa_postgres_image,
+            "redis": self.medusa_redis_image,
+        }
+
+
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
+    known = {_PREFIX + name.upper() for name in Settings.model_fields if name != "database_url"} | _READ_ELSEWHERE
+    unknown = sorted(
+        name
+        for name in environment
+        if name.startswith(_PREFIX) and not name.startswith(_FOREIGN_PREFIX) and name not in known
+    )
+    if unknown:
+        message = f"unknown setting {', '.join(unknown)}; known are: {', '.join(sorted(known))}"
+        raise ConfigurationError(message)
+
+
+def _explained(error: ValidationError) -> ConfigurationError:
+    lines = []
+    for problem in error.errors(include_input=False, include_url=False):
+        name = str(problem["loc"][0]) if problem["loc"] else "settings"
+        variable = name if name == "DATABASE_URL" else _PREFIX + name.upper()
+        lines.append(f"{variable}: {problem['msg']}")
+    return ConfigurationError("; ".join(lines))
+
+
+def load_database_settings() -> DatabaseSettings:
+    """Read the database's settings alone, for commands that need no cluster.
+
+    Raises
+    ------
+    ConfigurationError
+        A variable is missing, wrong or unknown.
+    """
+    _refuse_unknown(os.environ)
+    try:
+        return DatabaseSettings()  # type: ignore[call-arg]  # the fields come from the environment
+    except ValidationError as error:
+        raise _explained(error) from None
+
+
+def load_settings() -> Settings:
+    """Read every setting of the service.
+
+    Raises
+    ------
+    ConfigurationError
+        A variable is missing, wrong or unknown.
+    """
+    _refuse_unknown(os.environ)
+    try:
+        settings = Settings()  # type: ignore[call-arg]  # the fields come from the environment
+    except ValidationError as error:
+        raise _explained(error) from None
+    if settings.kubeconfig is not None and not settings.kubeconfig.is_file():
+        message = f"STOREPLANE_KUBECONFIG: there is no file {settings.kubeconfig}"
+        raise ConfigurationError(message)
+    return settings

@@ -1,0 +1,86 @@
+"""An attempt: one numbered try of an operation, exactly one Job; its name and its token.
+
+The token lets the pod prove that it belongs to the attempt. It is derived, never stored: the database keeps its
+SHA-256 and the key's id, so that a copy of the database starts no attempt.
+"""
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from controlplane.domain.transitions import AttemptState
+
+__all__ = [
+    "TOKEN_KEY_MINIMUM_BYTES",
+    "AttemptFacts",
+    "ClaimedAttempt",
+    "attempt_token",
+    "job_name",
+    "token_hash",
+    "token_key_id",
+]
+
+TOKEN_KEY_MINIMUM_BYTES: Final = 32
+"""As long as the digest: a shorter key would be the weakest part."""
+
+
+def job_name(kind: str, operation_id: UUID, number: int) -> str:
+    """Return the Job's name; a function of the attempt alone, so that a repeated POST meets its own Job."""
+    return f"store-{kind}-{operation_id}-{number}"
+
+
+def attempt_token(key: bytes, operation_id: UUID, number: int) -> str:
+    """Return the attempt's token, 64 hex characters."""
+    return hmac.new(key, f"attempt:{operation_id}:{number}".encode(), hashlib.sha256).hexdigest()
+
+
+def token_key_id(key: bytes) -> str:
+    """Return a name for the key that says nothing about it; 8 hex characters."""
+    return hmac.new(key, b"key-id", hashlib.sha256).hexdigest()[:8]
+
+
+def token_hash(token: str) -> bytes:
+    """Return what the database keeps of a token."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedAttempt:
+    """What the claim hands to the dispatcher."""
+
+    operation_id: UUID
+    store_id: UUID
+    owner_id: UUID
+    store_name: str
+    engine: str
+    namespace: str
+    kind: str
+    number: int
+    job_name: str
+    fence: int
+    """The dispatcher's right to write; a later claim or the pod's handshake raises it."""
+    spec: dict[str, Any]
+    request_id: str
+    manifest: str | None
+    """Rendered Job of an attempt that was taken over; None before the first rendering."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFacts:
+    """What the reconciler knows of an attempt from Postgres."""
+
+    operation_id: UUID
+    number: int
+    state: AttemptState
+    job_name: str
+    job_uid: str | None
+    pod_uid: str | None
+    """The pod that shook hands."""
+    operation_ended: bool
+    harvested: bool
+    lease_until: datetime | None
+    deadline_at: datetime | None
+    finished_at: datetime | None

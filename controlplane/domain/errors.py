@@ -1,0 +1,219 @@
+"""Everything that can go wrong for a reason the product knows.
+
+One tree. A class has a stable `code`; its message is built from its own fields and says the cause and, where there is
+one, the next step. No HTTP status is named here: `api.problems` maps classes to statuses.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+__all__ = [
+    "ConfigurationError",
+    "ConflictError",
+    "ControlPlaneError",
+    "DatabaseUnavailableError",
+    "DependencyUnavailableError",
+    "EnginePlannedError",
+    "EngineUnsupportedError",
+    "FieldProblem",
+    "InvalidInputError",
+    "InvalidTokenError",
+    "JobConflictError",
+    "LogNotAvailableError",
+    "MigrationError",
+    "NameReservedError",
+    "NameTakenError",
+    "NameTooLongError",
+    "NotFoundError",
+    "OperationInProgressError",
+    "OperationNotFoundError",
+    "StaleLeaseError",
+    "StoreNotFoundError",
+    "UnauthorizedError",
+]
+
+
+class ControlPlaneError(Exception):
+    """Base of every error the product raises on purpose."""
+
+    code: ClassVar[str] = "INTERNAL"
+
+
+class ConfigurationError(ControlPlaneError):
+    """A setting is missing or wrong; the message names it and what it must be."""
+
+    code = "CONFIGURATION"
+
+
+class MigrationError(ControlPlaneError):
+    """The database's schema and this program's migrations do not fit together."""
+
+    code = "MIGRATION"
+
+
+class NotFoundError(ControlPlaneError):
+    """What was asked for does not exist, or not for this caller."""
+
+    code = "NOT_FOUND"
+
+
+class StoreNotFoundError(NotFoundError):
+    """No such store for this caller."""
+
+    code = "STORE_NOT_FOUND"
+
+    def __init__(self, store_id: object) -> None:
+        super().__init__(f"No store with the id {store_id}")
+
+
+class OperationNotFoundError(NotFoundError):
+    """No such operation for this caller."""
+
+    code = "OPERATION_NOT_FOUND"
+
+    def __init__(self, operation_id: object) -> None:
+        super().__init__(f"No operation with the id {operation_id}")
+
+
+class LogNotAvailableError(NotFoundError):
+    """The operation exists and has no log, with the reason."""
+
+    code = "LOG_NOT_AVAILABLE"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"No log: {reason}")
+
+
+class ConflictError(ControlPlaneError):
+    """The request contradicts what is already there."""
+
+    code = "CONFLICT"
+
+
+class NameTakenError(ConflictError):
+    """The caller already has a store with this slug."""
+
+    code = "NAME_TAKEN"
+
+    def __init__(self) -> None:
+        super().__init__("You already have a store with this slug; choose another name or give a slug")
+
+
+class OperationInProgressError(ConflictError):
+    """The store already has an active operation."""
+
+    code = "OPERATION_IN_PROGRESS"
+
+    def __init__(self) -> None:
+        super().__init__("Another operation of this store is in progress; wait for its end or cancel it")
+
+
+class StaleLeaseError(ConflictError):
+    """The row moved on while we worked: another owner acted, our result must be dropped."""
+
+    code = "STALE_LEASE"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}: the row has another owner or state by now")
+
+
+class JobConflictError(ConflictError):
+    """A Job with our name exists and is not ours; it is never touched."""
+
+    code = "JOB_CONFLICT"
+
+    def __init__(self, job_name: str, difference: str) -> None:
+        super().__init__(f"A Job named {job_name} exists and is not this attempt's ({difference}); it was not touched")
+
+
+@dataclass(frozen=True, slots=True)
+class FieldProblem:
+    """One wrong field of a request body."""
+
+    pointer: str
+    """JSON Pointer fragment, such as `#/name`."""
+    detail: str
+    """What is wrong with it, one sentence."""
+
+
+class InvalidInputError(ControlPlaneError):
+    """The request was understood and may not be carried out as written."""
+
+    code = "INVALID_INPUT"
+
+    def __init__(self, message: str, *problems: FieldProblem) -> None:
+        super().__init__(message)
+        self.problems = problems
+
+
+class NameTooLongError(InvalidInputError):
+    """The namespace made from the slug would exceed 63 characters."""
+
+    code = "NAME_TOO_LONG"
+
+    def __init__(self, pointer: str) -> None:
+        super().__init__(
+            "Store name too long (Kubernetes limit)", FieldProblem(pointer, "the slug may have 48 characters at most")
+        )
+
+
+class NameReservedError(InvalidInputError):
+    """The slug is one of the platform's own names."""
+
+    code = "NAME_RESERVED"
+
+    def __init__(self, pointer: str) -> None:
+        super().__init__("Store name is reserved", FieldProblem(pointer, "choose another name"))
+
+
+class EngineUnsupportedError(InvalidInputError):
+    """The engine is not in the catalogue."""
+
+    code = "ENGINE_UNSUPPORTED"
+
+    def __init__(self, supported: tuple[str, ...]) -> None:
+        sentence = f"Invalid engine. Supported: {', '.join(supported)}"
+        super().__init__(sentence, FieldProblem("#/engine", sentence))
+
+
+class EnginePlannedError(InvalidInputError):
+    """The engine is announced and not yet offered."""
+
+    code = "ENGINE_PLANNED"
+
+    def __init__(self, engine: str, supported: tuple[str, ...]) -> None:
+        sentence = f"Engine '{engine}' coming soon! Supported: {', '.join(supported)}"
+        super().__init__(sentence, FieldProblem("#/engine", sentence))
+
+
+class UnauthorizedError(ControlPlaneError):
+    """No credential came with the request."""
+
+    code = "UNAUTHORIZED"
+
+    def __init__(self) -> None:
+        super().__init__("Authentication required")
+
+
+class InvalidTokenError(ControlPlaneError):
+    """A credential came and is not valid."""
+
+    code = "INVALID_TOKEN"
+
+    def __init__(self) -> None:
+        super().__init__("Invalid or expired token")
+
+
+class DependencyUnavailableError(ControlPlaneError):
+    """Something outside does not answer; the same request may work later."""
+
+    code = "DEPENDENCY_UNAVAILABLE"
+
+
+class DatabaseUnavailableError(DependencyUnavailableError):
+    """Postgres does not answer, or not in time."""
+
+    code = "DATABASE_UNAVAILABLE"
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"The database does not answer ({cause}); try again shortly")

@@ -1,0 +1,154 @@
+"""Jobs of the provisioner: create or adopt, get, list, logs, shorten the TTL. One namespace, one gateway."""
+
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import orjson
+
+from controlplane.domain.errors import JobConflictError
+from controlplane.domain.observation import JobView, PodView
+from controlplane.kube import labels
+from controlplane.kube.client import KubeClient
+from controlplane.kube.errors import KubeConflictError, KubeInvalidError, KubeNotFoundError
+from controlplane.kube.job_manifest import difference
+
+__all__ = ["JobGateway"]
+
+_PAGE: Final = "500"
+LOG_LIMIT_BYTES: Final = 1024 * 1024
+"""Kept of a log, from its end; a provisioning run writes a few KiB."""
+_CUT_MARK: Final = "[the log's beginning was cut: only its last MiB is kept]\n"
+
+
+class JobGateway:
+    """The provisioner's Jobs and pods of one cluster."""
+
+    def __init__(self, client: KubeClient, namespace: str) -> None:
+        self._client = client
+        self._jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
+        self._pods = f"/api/v1/namespaces/{namespace}/pods"
+
+    async def create(self, manifest: dict[str, Any]) -> JobView:
+        """Post a Job; a Job of this name that is the same is adopted, as an earlier post of ours.
+
+        Raises
+        ------
+        JobConflictError
+            Another Job has the name; it was not touched.
+        KubeError
+            Everything else; after `KubeUnavailableError` a get by name decides.
+        """
+        name = manifest["metadata"]["name"]
+        try:
+            return _job_view(await self._client.request("POST", self._jobs, body=orjson.dumps(manifest)))
+        except KubeConflictError:
+            # 409 for a name is AlreadyExists; whose it is, the object itself tells.
+            existing = await self._client.request("GET", f"{self._jobs}/{name}")
+        place = difference(manifest, existing)
+        if place is not None and place != "/spec/ttlSecondsAfterFinished":
+            raise JobConflictError(name, f"it differs at {place}")
+        return _job_view(existing)
+
+    async def get(self, name: str) -> JobView | None:
+        """Read one Job live, or None when there is none."""
+        try:
+            return _job_view(await self._client.request("GET", f"{self._jobs}/{name}"))
+        except KubeNotFoundError:
+            return None
+
+    async def list_jobs(self) -> list[JobView]:
+        """Return every Job with our label, page by page."""
+        return [_job_view(item) for item in await self._list(self._jobs)]
+
+    async def list_pods(self) -> list[PodView]:
+        """Return every pod with our label, newest first."""
+        items = await self._list(self._pods)
+        items.sort(key=lambda item: str(item["metadata"].get("creationTimestamp")), reverse=True)
+        return [_pod_view(item) for item in items]
+
+    async def logs(self, pod_name: str) -> str | None:
+        """Return the end of a pod's log, cut at one MiB with a mark, or None when there is none."""
+        query = {"container": "provisioner", "limitBytes": str(2**31 - 1), "tailLines": "20000"}
+        try:
+            raw = await self._client.read("GET", f"{self._pods}/{pod_name}/log", query=query)
+        except (KubeNotFoundError, KubeInvalidError):
+            # 400 while the container has not started, and when the kubelet has dropped it.
+            return None
+        # Postgres stores no NUL; the mark makes the cut visible to whoever reads the log later.
+        text = raw[-LOG_LIMIT_BYTES:].decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}")
+        return _CUT_MARK + text if len(raw) > LOG_LIMIT_BYTES else text
+
+    async def shorten_ttl(self, name: str, uid: str, seconds: int) -> None:
+        """Patch the TTL of a finished Job; a Job that is gone, or another by that name, is left alone."""
+        patch = {"metadata": {"uid": uid}, "spec": {"ttlSecondsAfterFinished": seconds}}
+        try:
+            await self._client.request(
+                "PATCH",
+                f"{self._jobs}/{name}",
+                body=orjson.dumps(patch),
+                content_type="application/merge-patch+json",
+            )
+        except (KubeNotFoundError, KubeConflictError):
+            return
+
+    async def _list(self, path: str) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = []
+        query = {"labelSelector": labels.SELECTOR, "limit": _PAGE}
+        while True:
+            page = await self._client.request("GET", path, query=query)
+            items += page.get("items") or []
+            token = (page.get("metadata") or {}).get("continue")
+            if not token:
+                return items
+            query = query | {"continue": token}
+
+
+def _time(value: Any) -> datetime | None:
+    return datetime.fromisoformat(value) if isinstance(value, str) else None
+
+
+def _job_view(item: dict[str, Any]) -> JobView:
+    metadata, status = item["metadata"], item.get("status") or {}
+    marks = metadata.get("labels") or {}
+    end: Literal["Complete", "Failed"] | None = None
+    end_at, reason = None, ""
+    for condition in status.get("conditions") or ():
+        # FailureTarget and SuccessCriteriaMet are on the way; only these two are final, after the pods have ended.
+        if condition.get("status") == "True" and condition.get("type") in ("Complete", "Failed"):
+            end = "Complete" if condition["type"] == "Complete" else "Failed"
+            end_at = _time(condition.get("lastTransitionTime"))
+            if end == "Failed":
+                reason = f"{condition.get('reason', '')}: {condition.get('message', '')}".strip(": ")
+    return JobView(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        operation_id=labels.operation_of(marks),
+        attempt=labels.attempt_of(marks),
+        end=end,
+        end_at=end_at,
+        reason=reason,
+        is_terminating=metadata.get("deletionTimestamp") is not None,
+        ttl_seconds=(item.get("spec") or {}).get("ttlSecondsAfterFinished"),
+    )
+
+
+def _pod_view(item: dict[str, Any]) -> PodView:
+    metadata, status = item["metadata"], item.get("status") or {}
+    containers = status.get("containerStatuses") or [{}]
+    state = containers[0].get("state") or {}
+    ended, waits = state.get("terminated") or {}, state.get("waiting") or {}
+    exit_code = ended.get("exitCode")
+    ended_at = _time(ended.get("finishedAt"))
+    if exit_code is None and status.get("phase") == "Failed":
+        # Evicted before the container ran, or its status was lost with the node: it will not say anything any more.
+        exit_code, ended_at = -1, _time(metadata.get("deletionTimestamp")) or _time(metadata.get("creationTimestamp"))
+    return PodView(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        job_uid=(metadata.get("labels") or {}).get(labels.JOB_UID),
+        phase=str(status.get("phase", "")),
+        exit_code=exit_code,
+        reason=str(ended.get("reason") or status.get("reason") or waits.get("reason") or ""),
+        message=str(ended.get("message") or status.get("message") or waits.get("message") or ""),
+        ended_at=ended_at,
+    )

@@ -1,0 +1,144 @@
+"""What the control plane and the Job's pod agree on: exit codes, environment, result.
+
+The one module both packages know, so it imports nothing but the standard library and holds no behaviour beyond
+reading and writing the result. A change here needs both sides, of neighbouring versions, to understand each other:
+fields are added, never renamed.
+"""
+
+import json
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Any, Final
+
+__all__ = [
+    "COMMAND",
+    "PHASES",
+    "TERMINATION_MESSAGE_LIMIT_BYTES",
+    "Env",
+    "ExitCode",
+    "JobResult",
+    "Outcome",
+    "StartAnswer",
+    "parse_result",
+    "result_text",
+]
+
+COMMAND: Final = ("storeplane-provision", "single")
+"""The container's command; `provisioner_job.__main__` answers to it."""
+PHASES: Final = ("namespace", "policies", "secrets", "release", "setup", "verify", "expose")
+"""Phases in their order."""
+TERMINATION_MESSAGE_LIMIT_BYTES: Final = 4096
+"""The kubelet cuts a longer termination message, which would break its JSON."""
+
+
+class ExitCode(IntEnum):
+    """How the process ends; the Job's podFailurePolicy and the reconciler read it."""
+
+    DONE = 0
+    RETRYABLE = 10
+    """The same attempt may work later: a database away, a time limit."""
+    PERMANENT = 20
+    """It will fail again: a broken chart, an impossible plan."""
+    OTHER_POD = 30
+    """Another pod of the same Job has begun; nothing was touched (Ignore)."""
+    REFUSED = 31
+    """Superseded, unknown, cancelled or a foreign Job; nothing was touched (FailJob)."""
+
+
+class Outcome(StrEnum):
+    """How an attempt ended, as its pod tells it."""
+
+    SUCCEEDED = "succeeded"
+    RETRYABLE = "retryable"
+    PERMANENT = "permanent"
+    REFUSED = "refused"
+
+
+class StartAnswer(StrEnum):
+    """Answers of the start handshake."""
+
+    START = "start"
+    OTHER_POD = "other_pod"
+    REFUSED = "refused"
+
+
+class Env(StrEnum):
+    """Names of the environment variables the Job gives its pod."""
+
+    STORE_ID = "STORE_ID"
+    STORE_NAME = "STORE_NAME"
+    ENGINE = "ENGINE"
+    NAMESPACE = "NAMESPACE"
+    OPERATION_ID = "OPERATION_ID"
+    ATTEMPT = "ATTEMPT"
+    REQUEST_ID = "REQUEST_ID"
+    DB_HOST = "DB_HOST"
+    DB_PORT = "DB_PORT"
+    DB_NAME = "DB_NAME"
+    DB_USER = "DB_USER"
+    DB_PASSWORD = "DB_PASSWORD"  # noqa: S105 -- the variable's name, not a password
+    ATTEMPT_TOKEN = "ATTEMPT_TOKEN"  # noqa: S105 -- the variable's name, not a token
+    JOB_UID = "JOB_UID"
+    POD_UID = "POD_UID"
+    POD_NAME = "POD_NAME"
+    LOG_FORMAT = "STOREPLANE_LOG"
+    """`json` for one JSON object a line; anything else is text for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """What an attempt achieved or why it did not."""
+
+    operation_id: str
+    attempt: int
+    outcome: Outcome
+    result: dict[str, Any] = field(default_factory=dict)
+    """Of a success: `product_count`, `release_revision`, `duration_seconds`."""
+    problem: dict[str, Any] | None = None
+    """Of a failure: `code`, `title`, `detail`, `phase`."""
+
+
+def result_text(result: JobResult) -> str:
+    """Return the termination message: JSON of 4096 bytes at most, cutting the problem's detail where needed."""
+    body: dict[str, Any] = {
+        "version": 1,
+        "operation_id": result.operation_id,
+        "attempt": result.attempt,
+        "outcome": result.outcome.value,
+        "result": result.result,
+        "problem": result.problem,
+    }
+    # ASCII only, so that characters are bytes and a cut never splits one.
+    text = json.dumps(body, separators=(",", ":"))
+    if len(text) <= TERMINATION_MESSAGE_LIMIT_BYTES:
+        return text
+    problem = dict(result.problem) if result.problem else None
+    if problem is not None:
+        detail = str(problem.get("detail", ""))
+        problem = {key: str(problem.get(key, ""))[:200] for key in ("code", "title", "phase")}
+        # One character can take twelve bytes as two escaped surrogates.
+        problem["detail"] = detail[:200] + " [cut]"
+    return json.dumps(body | {"result": {}, "problem": problem}, separators=(",", ":"))
+
+
+def parse_result(text: str) -> JobResult | None:
+    """Return the result in a termination message, or None when there is none to be read.
+
+    The message is the pod's and may be empty, cut or something else altogether.
+    """
+    try:
+        body = json.loads(text)
+        if not isinstance(body, dict) or body.get("version") != 1:
+            return None
+        result, problem = body.get("result") or {}, body.get("problem")
+        if not isinstance(result, dict) or not (problem is None or isinstance(problem, dict)):
+            return None
+        return JobResult(
+            operation_id=str(body["operation_id"]),
+            attempt=int(body["attempt"]),
+            outcome=Outcome(body["outcome"]),
+            result=result,
+            problem=problem,
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None

@@ -1,0 +1,77 @@
+"""Kubernetes objects of a store that no chart makes: namespace, quota, limits, Secret. Pure."""
+
+from typing import Any, Final
+from uuid import UUID
+
+from provisioner_job import medusa
+
+__all__ = ["LIMITS_NAME", "OWNED_BY", "QUOTA_NAME", "STORE_LABEL", "limit_range", "namespace", "quota", "secret"]
+
+OWNED_BY: Final = {"app.kubernetes.io/managed-by": "storeplane"}
+STORE_LABEL: Final = "storeplane.dev/store-id"
+QUOTA_NAME: Final = "store-quota"
+LIMITS_NAME: Final = "store-limits"
+
+
+def _labels(store_id: UUID) -> dict[str, str]:
+    return {**OWNED_BY, STORE_LABEL: str(store_id)}
+
+
+def namespace(name: str, store_id: UUID) -> dict[str, Any]:
+    """Return the store's namespace: pods in it are held to the restricted standard."""
+    labels = _labels(store_id) | {
+        "pod-security.kubernetes.io/enforce": "restricted",
+        "pod-security.kubernetes.io/warn": "restricted",
+    }
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
+def quota(name: str, store_id: UUID) -> dict[str, Any]:
+    """Return the store's quota: room for the shop and its setup Job, and no address outside the cluster."""
+    hard = {
+        "limits.cpu": "4",
+        "limits.memory": "4Gi",
+        "pods": "10",
+        "persistentvolumeclaims": "2",
+        "services.nodeports": "0",
+        "services.loadbalancers": "0",
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": QUOTA_NAME, "namespace": name, "labels": _labels(store_id)},
+        "spec": {"hard": hard},
+    }
+
+
+def limit_range(name: str, store_id: UUID) -> dict[str, Any]:
+    """Return the limits of a single pod, container and claim."""
+    small = {"cpu": "10m", "memory": "32Mi"}
+    limits = [
+        {"type": "Pod", "max": {"cpu": "2", "memory": "4Gi"}, "min": small},
+        {
+            "type": "Container",
+            "default": {"cpu": "500m", "memory": "512Mi"},
+            "defaultRequest": {"cpu": "100m", "memory": "128Mi"},
+            "max": {"cpu": "2", "memory": "2Gi"},
+            "min": small,
+        },
+        {"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}, "max": {"storage": "20Gi"}},
+    ]
+    return {
+        "apiVersion": "v1",
+        "kind": "LimitRange",
+        "metadata": {"name": LIMITS_NAME, "namespace": name, "labels": _labels(store_id)},
+        "spec": {"limits": limits},
+    }
+
+
+def secret(name: str, store_id: UUID, texts: dict[str, str]) -> dict[str, Any]:
+    """Return the Secret the chart reads."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": medusa.SECRET_NAME, "namespace": name, "labels": _labels(store_id)},
+        "type": "Opaque",
+        "stringData": texts,
+    }

@@ -1,0 +1,166 @@
+"""One run: handshake, phases, report. Exactly one store, then the process ends.
+
+Nothing is touched before the handshake has answered. A run stops by itself when it is told to (SIGTERM, cancelled,
+superseded) and before its lease ends, so that two pods never work at the same time.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from typing import Any, Final
+
+from provisioner_job.cluster import Cluster
+from provisioner_job.contract import ExitCode, JobResult, Outcome
+from provisioner_job.errors import ProvisionerError, RefusedError, RetryableError
+from provisioner_job.job_input import JobInput
+from provisioner_job.journal import Journal
+from provisioner_job.phases import PHASE_STEPS, Phase, Work
+from provisioner_job.reports import Reports, Started
+
+__all__ = ["provision"]
+
+_HANDSHAKE_PATIENCE_SECONDS: Final = 60.0
+_HEARTBEAT_SECONDS: Final = 30.0
+_LEASE_MARGIN_SECONDS: Final = 30.0
+"""Stop this long before the lease ends: Helm needs ten seconds of them to end well."""
+_FINISH_PATIENCE_SECONDS: Final = 20.0
+"""Within the pod's grace of 30 s; the termination message says the same when this fails."""
+
+
+async def provision(given: JobInput, journal: Journal) -> tuple[ExitCode, JobResult]:
+    """Make the store; return the exit code and the result for the termination message. Raises nothing."""
+    began = time.monotonic()
+    reports = Reports(given, journal)
+    journal.say("asking whether this attempt may run", operation=given.operation_id, attempt=given.attempt)
+    try:
+        started = await reports.start(patience_seconds=_HANDSHAKE_PATIENCE_SECONDS)
+    except ProvisionerError as error:
+        journal.say(error.title, level="error", cause=error.detail)
+        return error.exit_code, _result(given, error, {}, phase="start")
+    journal.say(
+        "the attempt may run",
+        store=given.store_name,
+        engine=given.engine,
+        namespace=given.namespace,
+        time_left=f"{started.seconds_left} s",
+    )
+    failure, phase, facts = await _guarded(given, journal, reports, started)
+    facts["duration_seconds"] = round(time.monotonic() - began, 1)
+    result = _result(given, failure, facts, phase=phase)
+    if failure is None:
+        journal.say("the store is ready", seconds=facts["duration_seconds"], products=facts.get("product_count"))
+    else:
+        journal.say(failure.title, phase=phase, level="error", code=failure.code, cause=failure.detail)
+    exit_code = ExitCode.DONE if failure is None else failure.exit_code
+    if exit_code is not ExitCode.REFUSED:
+        await _report_end(reports, journal, result)
+    return exit_code, result
+
+
+async def _report_end(reports: Reports, journal: Journal, result: JobResult) -> None:
+    try:
+        counted = await reports.finish(
+            result.outcome, result.result, result.problem, patience_seconds=_FINISH_PATIENCE_SECONDS
+        )
+    except ProvisionerError as error:
+        # The termination message tells the same; the control plane reads it when the database heard nothing.
+        journal.say("the end could not be reported", level="error", cause=error.detail)
+    else:
+        if not counted:
+            journal.say("the report came too late to count", level="warning")
+
+
+def _result(given: JobInput, error: ProvisionerError | None, facts: dict[str, Any], *, phase: str) -> JobResult:
+    if error is None:
+        return JobResult(str(given.operation_id), given.attempt, Outcome.SUCCEEDED, facts)
+    outcome = {
+        ExitCode.RETRYABLE: Outcome.RETRYABLE,
+        ExitCode.PERMANENT: Outcome.PERMANENT,
+    }.get(error.exit_code, Outcome.REFUSED)
+    problem = {"code": error.code, "title": error.title, "detail": error.detail, "phase": phase}
+    return JobResult(str(given.operation_id), given.attempt, outcome, facts, problem)
+
+
+async def _guarded(
+    given: JobInput, journal: Journal, reports: Reports, started: Started
+) -> tuple[ProvisionerError | None, str, dict[str, Any]]:
+    """Run the phases beside the heartbeat until one of them ends; return the error, the phase and the facts."""
+    cluster = Cluster()
+    work = Work(given, started.spec, cluster, journal)
+    position = [""]
+    phases = asyncio.create_task(_phases(work, reports, position))
+    beat = asyncio.create_task(_beat(reports, started.lease_seconds))
+    error: ProvisionerError | None = None
+    try:
+        done, _ = await asyncio.wait({phases, beat}, timeout=started.seconds_left, return_when=asyncio.FIRST_COMPLETED)
+        if phases in done:
+            error = _error_of(phases)
+        elif beat in done:
+            error = _error_of(beat)
+        else:
+            error = RetryableError(
+                "PROVISIONER_TIMEOUT", "The provisioner ran out of time", f"stopped after {started.seconds_left} s"
+            )
+    except asyncio.CancelledError:
+        error = RetryableError("STOPPED", "The provisioner was told to stop", "SIGTERM")
+    finally:
+        await _ended(phases)
+        await _ended(beat)
+        await cluster.close()
+    return error, position[0], work.result
+
+
+def _error_of(task: "asyncio.Task[None]") -> ProvisionerError | None:
+    error = task.exception()
+    if error is None or isinstance(error, ProvisionerError):
+        return error
+    # A bug of ours: the control plane decides by the class, the log has the place.
+    return RetryableError("UNEXPECTED", "The provisioner has a fault", f"{type(error).__name__}: {error}")
+
+
+async def _ended(task: "asyncio.Task[None]") -> None:
+    """Cancel a task and wait until it has ended: Helm is being stopped meanwhile."""
+    task.cancel()
+    await asyncio.wait({task}, timeout=_LEASE_MARGIN_SECONDS)
+
+
+async def _phases(work: Work, reports: Reports, position: list[str]) -> None:
+    for phase in PHASE_STEPS:
+        position[0] = phase.name
+        await _one_phase(work, reports, phase)
+
+
+async def _one_phase(work: Work, reports: Reports, phase: Phase) -> None:
+    began = time.monotonic()
+    work.journal.say("started", phase=phase.name)
+    await reports.phase(phase.name, is_end=False, detail={}, patience_seconds=_HANDSHAKE_PATIENCE_SECONDS)
+    facts = await _limited(phase, phase.act(work))
+    seconds = round(time.monotonic() - began, 1)
+    await reports.phase(
+        phase.name,
+        is_end=True,
+        detail=facts | {"duration_seconds": seconds},
+        patience_seconds=_HANDSHAKE_PATIENCE_SECONDS,
+    )
+    work.journal.say(f"done in {seconds:.1f} s", phase=phase.name, **facts)
+
+
+async def _limited(phase: Phase, act: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    try:
+        async with asyncio.timeout(phase.limit_seconds):
+            return await act
+    except TimeoutError as error:
+        detail = f"not done after {phase.limit_seconds:.0f} s; the lines before this one tell what it waited for"
+        raise RetryableError("PHASE_TIMEOUT", f"The phase {phase.name} took too long", detail) from error
+
+
+async def _beat(reports: Reports, lease_seconds: int) -> None:
+    """Renew the lease for ever; ends with an error when the run has to stop."""
+    while True:
+        await asyncio.sleep(_HEARTBEAT_SECONDS)
+        try:
+            await reports.heartbeat(patience_seconds=lease_seconds - _LEASE_MARGIN_SECONDS - _HEARTBEAT_SECONDS)
+        except RefusedError:
+            raise
+        except RetryableError as error:
+            raise RetryableError("LEASE_LOST", "The lease could not be renewed", error.detail) from error

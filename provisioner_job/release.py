@@ -1,0 +1,129 @@
+"""Installing the chart with Helm: values as one file, no shell, no --wait, no lock left behind.
+
+A run that was killed leaves its release `pending-…`, and Helm refuses to go on. Nobody else works on this release: the
+handshake has seen to that. So the lock is taken off first, by marking the revision as failed.
+"""
+
+import base64
+import binascii
+import gzip
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from provisioner_job import medusa
+from provisioner_job.cluster import Cluster
+from provisioner_job.errors import PhaseError, RetryableError
+from provisioner_job.journal import Journal
+from provisioner_job.runner import run
+
+__all__ = ["install", "marked_failed"]
+
+_CHARTS: Final = Path("/charts")
+_LIMIT_SECONDS: Final = 80.0
+_HISTORY: Final = "10"
+_ERROR_LINES: Final = 15
+_LATER: Final = (
+    "connection refused",
+    "i/o timeout",
+    "TLS handshake timeout",
+    "etcdserver:",
+    "too many requests",
+    "context deadline exceeded",
+)
+"""What Helm says when the cluster and not the chart is the trouble."""
+
+
+async def install(cluster: Cluster, namespace: str, spec: dict[str, Any], journal: Journal) -> dict[str, Any]:
+    """Install or upgrade the release and return its revision.
+
+    Raises
+    ------
+    PhaseError
+        The chart or its values are refused.
+    RetryableError
+        The cluster did not answer, or Helm took too long.
+    """
+    unlocked = await _unlock(cluster, namespace, journal)
+    chart = _CHARTS / spec["chart"]
+    with tempfile.TemporaryDirectory(prefix="helm-") as folder:
+        file = Path(folder) / "values.json"
+        # Created for us alone before a byte is in it.
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(medusa.values(spec)), encoding="utf-8")
+        finished = await run(
+            [
+                "helm",
+                "upgrade",
+                "--install",
+                medusa.RELEASE,
+                str(chart),
+                f"--namespace={namespace}",
+                f"--values={file}",
+                f"--history-max={_HISTORY}",
+                "--output=json",
+            ],
+            environment=_environment(folder),
+            limit_seconds=_LIMIT_SECONDS,
+            redactor=journal.redactor,
+        )
+    if finished.exit_code != 0:
+        detail = finished.last_lines(_ERROR_LINES)
+        if any(sign in detail for sign in _LATER):
+            raise RetryableError("HELM_INTERRUPTED", "Helm could not reach the cluster", detail)
+        raise PhaseError("HELM_FAILED", "Helm refuses the chart", detail)
+    return {"release": medusa.RELEASE, "revision": _revision(finished.output), "unlocked": unlocked}
+
+
+def _environment(folder: str) -> dict[str, str]:
+    """Return what Helm needs and nothing of ours: neither the database's password nor the attempt's token."""
+    kept = ("PATH", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT", "KUBECONFIG")
+    made = {name: os.environ[name] for name in kept if name in os.environ}
+    homes = {f"HELM_{kind}_HOME": f"{folder}/{kind.lower()}" for kind in ("CACHE", "CONFIG", "DATA")}
+    return made | homes | {"HOME": folder, "TMPDIR": folder}
+
+
+def _revision(output: str) -> int:
+    """Return the revision in Helm's answer; warnings may stand before the JSON."""
+    start = output.find("{")
+    try:
+        return int(json.loads(output[start:])["version"])
+    except (ValueError, KeyError, TypeError):
+        return 0
+
+
+async def _unlock(cluster: Cluster, namespace: str, journal: Journal) -> bool:
+    """Mark the newest revision as failed if a killed run left it pending."""
+    found = await cluster.list("Secret", namespace, {"owner": "helm", "name": medusa.RELEASE})
+    if not found:
+        return False
+    newest = max(found, key=lambda item: int((item["metadata"].get("labels") or {}).get("version", "0")))
+    if not newest["metadata"]["labels"].get("status", "").startswith("pending-"):
+        return False
+    await cluster.replace_secret(marked_failed(newest))
+    journal.say("took the lock of a killed run off the release", phase="release", level="warning")
+    return True
+
+
+def marked_failed(secret: dict[str, Any]) -> dict[str, Any]:
+    """Return Helm's stored revision with the state `failed`.
+
+    The release is JSON, compressed, encoded by Helm and once more as every Secret is.
+
+    Raises
+    ------
+    PhaseError
+        It is stored in another way.
+    """
+    try:
+        stored = base64.b64decode(base64.b64decode(secret["data"]["release"]))
+        release = json.loads(gzip.decompress(stored))
+        release["info"]["status"] = "failed"
+        release["info"]["description"] = "The run that installed this revision was killed"
+    except (KeyError, TypeError, ValueError, OSError, binascii.Error) as error:
+        raise PhaseError("RELEASE_UNREADABLE", "The locked release cannot be read", str(error)) from error
+    packed = base64.b64encode(base64.b64encode(gzip.compress(json.dumps(release).encode()))).decode()
+    labels = secret["metadata"]["labels"] | {"status": "failed"}
+    return secret | {"metadata": secret["metadata"] | {"labels": labels}, "data": {"release": packed}}

@@ -1,0 +1,86 @@
+"""Following the chart's setup Job (migrations, seed, admin user) to its end, and finding the cause when it fails."""
+
+import asyncio
+from typing import Any, Final
+
+from provisioner_job.cluster import Cluster
+from provisioner_job.errors import PhaseError
+from provisioner_job.journal import Journal
+
+__all__ = ["failed_container", "wait_for_setup"]
+
+_ROLE: Final = {"storeplane.dev/role": "setup"}
+_POLL_SECONDS: Final = 0.5
+"""One small read; a watch that is silently dropped would cost more than it saves in a minute."""
+_CAUSE_LINES: Final = 20
+
+
+async def wait_for_setup(cluster: Cluster, namespace: str, journal: Journal) -> dict[str, Any]:
+    """Return once the newest setup Job is complete.
+
+    Raises
+    ------
+    PhaseError
+        It failed; the detail is the end of the failing container's log.
+    """
+    told = ""
+    while True:
+        jobs = await cluster.list("Job", namespace, _ROLE)
+        if jobs:
+            # After an upgrade there are several; RFC 3339 sorts as text.
+            job = max(jobs, key=lambda item: str(item["metadata"].get("creationTimestamp")))
+            name = job["metadata"]["name"]
+            conditions = {
+                each["type"] for each in (job.get("status") or {}).get("conditions") or () if each["status"] == "True"
+            }
+            if "Complete" in conditions:
+                return {"job": name}
+            pods = await cluster.list("Pod", namespace, {"batch.kubernetes.io/job-name": name})
+            if "Failed" in conditions:
+                raise PhaseError("SETUP_FAILED", "The store's setup failed", await _cause(cluster, namespace, pods))
+            now = _progress(pods)
+            if now != told:
+                told = now
+                journal.say(now, phase="setup")
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def _progress(pods: list[dict[str, Any]]) -> str:
+    """Return where the newest pod is, for the log."""
+    if not pods:
+        return "waiting for the setup pod"
+    pod = max(pods, key=lambda item: str(item["metadata"].get("creationTimestamp")))
+    for status in _statuses(pod):
+        state = status.get("state") or {}
+        if "running" in state:
+            return f"running {status['name']}"
+        reason = (state.get("waiting") or {}).get("reason", "")
+        if reason and reason not in ("PodInitializing", "ContainerCreating"):
+            return f"{status['name']} waits: {reason}"
+    return f"setup pod is {(pod.get('status') or {}).get('phase', 'unknown').lower()}"
+
+
+def _statuses(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    status = pod.get("status") or {}
+    return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+
+
+def failed_container(pods: list[dict[str, Any]]) -> tuple[str, str, str] | None:
+    """Return pod, container and reason of the newest container that ended with an error, or None."""
+    newest_first = sorted(pods, key=lambda item: str(item["metadata"].get("creationTimestamp")), reverse=True)
+    for pod in newest_first:
+        for status in _statuses(pod):
+            ended = (status.get("state") or {}).get("terminated") or {}
+            if ended.get("exitCode"):
+                reason = ended.get("reason") or "Error"
+                return pod["metadata"]["name"], status["name"], f"{reason}, exit code {ended['exitCode']}"
+    return None
+
+
+async def _cause(cluster: Cluster, namespace: str, pods: list[dict[str, Any]]) -> str:
+    found = failed_container(pods)
+    if found is None:
+        return "no container of it is left to tell why"
+    pod, container, reason = found
+    log = await cluster.log_tail(pod, namespace, container, _CAUSE_LINES)
+    return f"{container}: {reason}\n{log.strip()}"
