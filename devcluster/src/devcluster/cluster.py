@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,8 @@ from devcluster.tools import KUBERNETES_VERSION, Tools
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from devcluster.processes import ProcessSpec
 
 __all__ = ["Cluster", "names"]
 
@@ -105,6 +107,19 @@ class Cluster:
         """Let pods reach the development Postgres of this name at the host's end of the cable, port 5432."""
         with self._lock():
             self._startup(self.settings).share_postgres()
+
+    def run_on_host(self, spec: ProcessSpec) -> None:
+        """Run one more process as part of the cluster, on the host's network: seen by ``status``, ended by ``down``."""
+        with self._lock():
+            processes.ensure(spec, run=self.paths.run, logs=self.paths.logs, cgroup=self.cgroup)
+
+    def lead_api_to(self, target: str) -> str:
+        """Lead the API's port to HOST:PORT and return the URL it is then reached at."""
+        with self._lock():
+            settings = replace(self.settings, api_target=target)
+            settings.write(self.paths.home / "cluster.json")
+            self._startup(settings).forward()
+        return f"http://127.0.0.1:{settings.api_port}"
 
     def load(self, archives: Sequence[Path]) -> None:
         """Import image archives into every node; a content-addressed image that is there already is skipped.

@@ -211,10 +211,10 @@ class ControlPlane:
         kubeconfig = self.kubeconfig("router", user="devcluster:router")
         return self._program("router", {"kubeconfig": kubeconfig, "listen": f"{self.address}:{ROUTER_PORT}"}, holder)
 
-    def forwarder(self, *, api_port: int, shops_port: int) -> ProcessSpec:
+    def forwarder(self, *, api_port: int, api_target: str, shops_port: int) -> ProcessSpec:
         """Return the forwarder, on the host's network: the product's API and the shops on loopback ports."""
         routes = [
-            f"127.0.0.1:{api_port}={self.address}:{API_NODE_PORT}",
+            f"127.0.0.1:{api_port}={api_target or f'{self.address}:{API_NODE_PORT}'}",
             f"127.0.0.1:{shops_port}={self.address}:{ROUTER_PORT}",
         ]
         return ProcessSpec("forwarder", [str(self.tools.devkube), "forward", *routes])

@@ -21,7 +21,15 @@ from devcluster.progress import note, step
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["PACKAGES", "Package", "ensure_packages", "find_program", "install_command", "missing_packages"]
+__all__ = [
+    "PACKAGES",
+    "TEST_PACKAGES",
+    "Package",
+    "ensure_packages",
+    "find_program",
+    "install_command",
+    "missing_packages",
+]
 
 _UPDATE_SECONDS = 300
 _INSTALL_SECONDS = 1200
@@ -43,11 +51,14 @@ class Package:
     """Programs on PATH or in the system's own folders."""
     files: tuple[str, ...] = ()
     """Absolute paths."""
+    patterns: tuple[str, ...] = ()
+    """Absolute paths with wildcards, of which one match each is enough."""
 
     def is_present(self) -> bool:
         """Return whether everything the cluster uses of it is there."""
         found = all(find_program(program) is not None for program in self.programs)
-        return found and all(Path(file).exists() for file in self.files)
+        matched = all(any(Path("/").glob(pattern.lstrip("/"))) for pattern in self.patterns)
+        return found and matched and all(Path(file).exists() for file in self.files)
 
 
 PACKAGES: tuple[Package, ...] = (
@@ -70,6 +81,9 @@ PACKAGES: tuple[Package, ...] = (
 )
 """What each is for: running containers (first three), the pods' network and kubelet's checks (the next eight),
 building images without Docker (the last two)."""
+
+TEST_PACKAGES: tuple[Package, ...] = (Package("postgresql", patterns=("/usr/lib/postgresql/*/bin/postgres",)),)
+"""What the tests want besides: the distribution's Postgres, which on Debian 12 is the oldest that is supported."""
 
 
 def find_program(name: str) -> Path | None:

@@ -35,6 +35,8 @@ class Settings:
     """Its place among the clusters of the machine, which gives its addresses."""
     api_port: int
     shops_port: int
+    api_target: str = ""
+    """HOST:PORT that the API's port leads to; empty for the product's NodePort inside the cluster."""
     nodes: int = 1
     fake_nodes: int = 0
     controller_qps: int = 20

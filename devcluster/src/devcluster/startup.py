@@ -91,6 +91,14 @@ class Startup:
         if self.settings.fake_nodes:
             self._start_fake_nodes()
 
+    def forward(self) -> None:
+        """Lead the loopback ports of API and shops to where they are served."""
+        settings = self.settings
+        forwarder = self.plane.forwarder(
+            api_port=settings.api_port, api_target=settings.api_target, shops_port=settings.shops_port
+        )
+        self._ensure(forwarder, self.cgroup)
+
     def share_postgres(self) -> None:
         """Let pods reach the development Postgres of this cluster's name, if there is one."""
         if not postgres.status(self.paths.name).exists:
@@ -174,8 +182,7 @@ class Startup:
         self._ensure(self.plane.dns(first))
         self._ensure(self.plane.volumes(first))
         self._ensure(self.plane.router(first))
-        forwarder = self.plane.forwarder(api_port=self.settings.api_port, shops_port=self.settings.shops_port)
-        self._ensure(forwarder, self.cgroup)
+        self.forward()
 
     def _start_nodes(self) -> None:
         for node in self.nodes:
