@@ -14,7 +14,7 @@ PYTEST_ARGS ?=
 
 .PHONY: help
 help: ## Explain every target
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 .PHONY: init
 init: $(VENV_KEY) ## Make the Python environment in .venv from the pinned requirements
@@ -58,17 +58,16 @@ test-e2e: init ## The end-to-end layer alone: a real shop
 	$(BIN)/pytest tests/e2e $(PYTEST_ARGS)
 
 .PHONY: up
-up: init ## A Kubernetes cluster and a Postgres to develop against
-	@$(BIN)/devcluster up --name $(NAME)
-	@$(BIN)/devcluster postgres up --name $(NAME) --pods
+up: init ## All of Storeplane on a development cluster: Kubernetes, Postgres, images, API
+	@$(BIN)/python -m demo up --name $(NAME)
 
 .PHONY: down
 down: init ## End everything that any command here has started, the kept test cluster included
 	@$(BIN)/devcluster down --all
 
 .PHONY: env
-env: ## Print exports for the shell: eval "$$(make -s env)"
-	@$(BIN)/devcluster env --name $(NAME)
+env: ## Print exports for the shell: eval "$(make -s env)"
+	@$(BIN)/python -m demo env --name $(NAME)
 
 .PHONY: images
 images: init ## Build the container images that changed and load them into the cluster in use
@@ -76,7 +75,7 @@ images: init ## Build the container images that changed and load them into the c
 
 .PHONY: demo
 demo: init ## A fresh machine to the products of a real shop
-	@$(BIN)/python -m tests.support.demo
+	@$(BIN)/python -m demo order --name $(NAME)
 
 .PHONY: bench
 bench: init ## Measure the cluster; prints one table

@@ -1,0 +1,113 @@
+"""Places one order with a running Storeplane, as any client would, and tells what happens while it happens."""
+
+import http.client
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from demo.platform import Platform
+from devcluster.errors import DevclusterError
+
+__all__ = ["Order", "place", "products"]
+
+_CALL_SECONDS = 10
+_ORDER_SECONDS = 900
+"""The product's own deadline for making a store."""
+_POLL_SECONDS = 0.25
+_ENDED = frozenset({"succeeded", "failed", "cancelled"})
+
+
+@dataclass(frozen=True)
+class Order:
+    """One store, ordered and finished."""
+
+    store: dict[str, Any]
+    """The body's ``store``: id, name, engine, state, urls, namespace."""
+    operation: dict[str, Any]
+    """The body's ``operation``: id, kind, state, attempt, waiting, error, times."""
+    seconds: float
+    """From the request to the end seen through the API."""
+
+    @property
+    def job_name(self) -> str:
+        """The Job of the operation's last attempt."""
+        return f"store-{self.operation['kind']}-{self.operation['id']}-{self.operation['attempt']}"
+
+
+def place(platform: Platform, name: str, say: Callable[[str], None], *, engine: str = "medusa") -> Order:
+    """Order a store, follow its events to the end, and return it.
+
+    Parameters
+    ----------
+    say
+        Receives one line for each event as it becomes known.
+
+    Raises
+    ------
+    DevclusterError
+        If the API refuses, does not answer, or the operation has not ended after 15 minutes.
+    """
+    started = time.monotonic()
+    accepted = _call(platform, "POST", "/api/stores", {"name": name, "engine": engine})
+    store, operation = accepted["store"], accepted["operation"]
+    say(f"202 accepted: store {store['id']}, operation {operation['id']}")
+    cursor = ""
+    while True:
+        # The operation first and the events after it: what led to an end is then always told before the end.
+        operation = _call(platform, "GET", f"/api/operations/{operation['id']}")["operation"]
+        page = _call(platform, "GET", f"/api/stores/{store['id']}/events?limit=100{cursor}")
+        for event in page["items"]:
+            say(f"{event['message']}")
+            cursor = f"&cursor={event['id']}"
+        if operation["state"] in _ENDED:
+            break
+        if time.monotonic() - started > _ORDER_SECONDS:
+            raise DevclusterError(
+                f"operation {operation['id']} is still {operation['state']} after {_ORDER_SECONDS} s",
+                remedy=f"GET /api/operations/{operation['id']} says why it waits",
+            )
+        time.sleep(_POLL_SECONDS)
+    store = _call(platform, "GET", f"/api/stores/{store['id']}")["store"]
+    return Order(store, operation, time.monotonic() - started)
+
+
+def products(platform: Platform, order: Order, publishable_key: str) -> list[dict[str, Any]]:
+    """Ask the shop itself for its products, by its own host name through the cluster's router."""
+    address = urlsplit(order.store["urls"]["storefront"] or order.store["urls"]["api"])
+    # Connected to by number: not every machine resolves names below localhost.
+    headers = {"Host": f"{address.hostname}:{address.port}", "x-publishable-api-key": publishable_key}
+    status, body = _request("GET", f"http://127.0.0.1:{platform.shops_port}/store/products", headers)
+    if status != http.HTTPStatus.OK:
+        raise DevclusterError(f"the shop answered {status}: {body[:500].decode(errors='replace')}")
+    listed = json.loads(body)["products"]
+    return list(listed)
+
+
+def _call(platform: Platform, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    headers = {"Authorization": f"Bearer {platform.token}"}
+    status, answer = _request(method, platform.url + path, headers, body)
+    if status >= http.HTTPStatus.BAD_REQUEST:
+        raise DevclusterError(f"{method} {path}: {status} {answer[:1000].decode(errors='replace')}")
+    return json.loads(answer)
+
+
+def _request(
+    method: str, url: str, headers: Mapping[str, str], body: Mapping[str, Any] | None = None
+) -> tuple[int, bytes]:
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=_CALL_SECONDS)
+    try:
+        content = json.dumps(body) if body is not None else None
+        kind = {"Content-Type": "application/json"} if body is not None else {}
+        connection.request(method, f"{address.path}?{address.query}", content, {**headers, **kind})
+        response = connection.getresponse()
+        return response.status, response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise DevclusterError(
+            f"{method} {url}: {error!r}", remedy="`devcluster status` shows what does not run"
+        ) from error
+    finally:
+        connection.close()
