@@ -57,10 +57,10 @@ class Kube:
     def command(self, *words: str) -> list[str]:
         return [self.program, f"--kubeconfig={self.kubeconfig}", "--request-timeout=30s", *words]
 
-    def run(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, stdin: str = "", seconds: float = _CALL_SECONDS) -> subprocess.CompletedProcess[str]:
         """Run kubectl and return how it ended, whatever that was."""
         return subprocess.run(
-            self.command(*words), input=stdin, capture_output=True, text=True, timeout=_CALL_SECONDS, check=False
+            self.command(*words), input=stdin, capture_output=True, text=True, timeout=seconds, check=False
         )
 
     def do(self, *words: str, stdin: str = "") -> str:
@@ -110,7 +110,8 @@ class Namespace:
 
     def wait(self, condition: str, what: str, *, seconds: int = 60) -> None:
         """Wait for a condition, such as ``condition=Ready``; on failure show what the cluster says about it."""
-        ended = self.kube.run("-n", self.name, "wait", f"--for={condition}", f"--timeout={seconds}s", what)
+        waiting = ["wait", f"--for={condition}", f"--timeout={seconds}s", what]
+        ended = self.kube.run("-n", self.name, *waiting, seconds=seconds + _CALL_SECONDS)
         if ended.returncode != 0:
             raise AssertionError(f"{what} is not {condition}: {ended.stderr}\n{self.do('events')}")
 

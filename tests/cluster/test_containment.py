@@ -1,0 +1,107 @@
+"""A cluster of its own name leaves nothing behind, whatever killed it, and may have more than one node."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from devcluster.paths import ClusterPaths
+from devcluster.sources import DevclusterSource, choose_source
+from tests.support.busybox import busybox_archive
+from tests.support.cluster import Namespace, open_cluster, pod, run_devcluster, service
+from tests.support.machine import Machine
+from tests.support.polling import poll
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+
+_NAME = "contain"
+
+
+@pytest.fixture
+def before() -> Iterator[Machine]:
+    """Give the machine as it is without the cluster; whatever the test did, the cluster is down afterwards."""
+    if not isinstance(choose_source(_NAME), DevclusterSource):
+        pytest.skip("looks at what a devcluster leaves on the machine")
+    run_devcluster("down", "--name", _NAME)
+    yield _look()
+    run_devcluster("down", "--name", _NAME)
+
+
+def _look() -> Machine:
+    return Machine.look(_NAME, ClusterPaths(_NAME).home)
+
+
+def _nothing_is_left(before: Machine) -> None:
+    run_devcluster("down", "--name", _NAME)
+
+    def same() -> bool:
+        now = _look()
+        assert now.more_than(before) == {}, "left behind"
+        lost = before.more_than(now)
+        assert not {"mounts", "firewall"} & set(lost), lost
+        return True
+
+    # The kernel takes an ended process's namespaces apart a moment later.
+    poll(same, what="the machine is as it was")
+
+
+def test_down_leaves_nothing_of_a_running_cluster(before: Machine) -> None:
+    run_devcluster("up", "--name", _NAME)
+    while_up = _look().more_than(before)
+    # What is looked at does change: otherwise an empty difference would prove nothing.
+    assert {"processes", "network_namespaces", "links", "cgroups", "folders"} <= set(while_up)
+    assert not {"mounts", "firewall"} & set(while_up), "the machine's own mounts and rules are not touched"
+    _nothing_is_left(before)
+
+
+def test_down_leaves_nothing_after_components_were_killed(before: Machine) -> None:
+    run_devcluster("up", "--name", _NAME)
+    processes = open_cluster(_NAME).status()["processes"]
+    for component in ("containerd-1", "kubelet-1", "node-1", "etcd", "fabric"):
+        os.kill(processes[component], signal.SIGKILL)
+    _nothing_is_left(before)
+
+
+def test_down_leaves_nothing_after_the_driver_was_killed_in_the_middle_and_up_works_again(before: Machine) -> None:
+    command = [str(Path(sys.executable).with_name("devcluster")), "up", "--name", _NAME]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
+        record = ClusterPaths(_NAME).run / "kube-apiserver.json"
+        poll(record.exists, what="the API server is started", seconds=1200)
+        descriptor = os.pidfd_open(driver.pid)
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        assert select.select([descriptor], [], [], 10)[0]
+        os.close(descriptor)
+    _nothing_is_left(before)
+    run_devcluster("up", "--name", _NAME)
+    assert open_cluster(_NAME).status()["ready"]
+    _nothing_is_left(before)
+
+
+def test_pods_on_two_nodes_reach_each_other_by_address_and_by_name(before: Machine) -> None:
+    run_devcluster("up", "--name", _NAME, "--nodes", "2")
+    run_devcluster("load", str(busybox_archive()), "--name", _NAME)
+    kube = open_cluster(_NAME)
+    namespace = Namespace(kube, "default")
+    for number in (1, 2):
+        web = f"mkdir /www && echo 'node {number}' > /www/index.html && exec httpd -f -p 8000 -h /www"
+        placed = pod(f"web-{number}", web, nodeSelector={"kubernetes.io/hostname": f"node-{number}"})
+        namespace.apply(placed, service(f"web-{number}", 8000))
+    for number in (1, 2):
+        namespace.wait("condition=Ready", f"pod/web-{number}")
+    for here, there in ((1, 2), (2, 1)):
+        status = namespace.json("get", "pod", f"web-{there}")
+        assert status["spec"]["nodeName"] == f"node-{there}"
+        for target in (status["status"]["podIP"], f"web-{there}"):
+            fetch = ["exec", f"web-{here}", "--", "wget", "-q", "-O", "-", f"http://{target}:8000/"]
+            assert namespace.do(*fetch) == f"node {there}\n"
+    _nothing_is_left(before)
