@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from demo.order import Order, place, products
-from demo.platform import Platform, up
+from demo.platform import Platform, current, up
 from devcluster.errors import DevclusterError, WrongUsageError
 
 __all__ = ["main"]
@@ -37,7 +37,7 @@ def up_(name: Name = "dev") -> None:
 @app.command()
 def env(name: Name = "dev") -> None:
     """Print exports for the shell, for the platform that `up` brought up."""
-    platform = up(name)
+    platform = current(name)
     exports = {"KUBECONFIG": str(platform.kubeconfig), "STOREPLANE_URL": platform.url}
     exports["STOREPLANE_TOKEN"] = platform.token
     for variable, value in exports.items():

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from demo.platform import Platform
 from devcluster.errors import DevclusterError
 
-__all__ = ["Order", "place", "products"]
+__all__ = ["Order", "call", "place", "products"]
 
 _CALL_SECONDS = 10
 _ORDER_SECONDS = 900
@@ -51,14 +51,14 @@ def place(platform: Platform, name: str, say: Callable[[str], None], *, engine: 
         If the API refuses, does not answer, or the operation has not ended after 15 minutes.
     """
     started = time.monotonic()
-    accepted = _call(platform, "POST", "/api/stores", {"name": name, "engine": engine})
+    accepted = call(platform, "POST", "/api/stores", {"name": name, "engine": engine})
     store, operation = accepted["store"], accepted["operation"]
     say(f"202 accepted: store {store['id']}, operation {operation['id']}")
     cursor = ""
     while True:
         # The operation first and the events after it: what led to an end is then always told before the end.
-        operation = _call(platform, "GET", f"/api/operations/{operation['id']}")["operation"]
-        page = _call(platform, "GET", f"/api/stores/{store['id']}/events?limit=100{cursor}")
+        operation = call(platform, "GET", f"/api/operations/{operation['id']}")
+        page = call(platform, "GET", f"/api/stores/{store['id']}/events?limit=100{cursor}")
         for event in page["items"]:
             say(f"{event['message']}")
             cursor = f"&cursor={event['id']}"
@@ -70,7 +70,7 @@ def place(platform: Platform, name: str, say: Callable[[str], None], *, engine: 
                 remedy=f"GET /api/operations/{operation['id']} says why it waits",
             )
         time.sleep(_POLL_SECONDS)
-    store = _call(platform, "GET", f"/api/stores/{store['id']}")["store"]
+    store = call(platform, "GET", f"/api/stores/{store['id']}")["store"]
     return Order(store, operation, time.monotonic() - started)
 
 
@@ -86,12 +86,21 @@ def products(platform: Platform, order: Order, publishable_key: str) -> list[dic
     return list(listed)
 
 
-def _call(platform: Platform, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+def call(
+    platform: Platform, method: str, path: str, body: Mapping[str, Any] | None = None, *, text: bool = False
+) -> Any:
+    """Ask the API as the administrator and return its JSON, or its text.
+
+    Raises
+    ------
+    DevclusterError
+        If it refuses (with the problem it answers) or does not answer.
+    """
     headers = {"Authorization": f"Bearer {platform.token}"}
     status, answer = _request(method, platform.url + path, headers, body)
     if status >= http.HTTPStatus.BAD_REQUEST:
         raise DevclusterError(f"{method} {path}: {status} {answer[:1000].decode(errors='replace')}")
-    return json.loads(answer)
+    return answer.decode() if text else json.loads(answer)
 
 
 def _request(

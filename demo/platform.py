@@ -28,7 +28,7 @@ from devcluster.processes import ProcessSpec
 from devcluster.progress import note, step
 from devcluster.sources import DevclusterSource, choose_source
 
-__all__ = ["Platform", "up"]
+__all__ = ["Platform", "current", "up"]
 
 _COMMAND_SECONDS = 60
 _READY_SECONDS = 30
@@ -84,8 +84,36 @@ class _Secrets:
         unfinished.rename(file)
 
 
-def up(name: str) -> Platform:
+def current(name: str) -> Platform:
+    """Return the platform that ``up`` brought up; starts nothing.
+
+    Raises
+    ------
+    DevclusterError
+        If there is none.
+    """
+    cluster = Cluster(name)
+    file = cluster.paths.home / "platform.json"
+    if not file.exists():
+        raise DevclusterError(f"Storeplane is not up on the cluster {name!r}", remedy="run `make up`")
+    settings = cluster.settings
+    return Platform(
+        name=name,
+        url=f"http://127.0.0.1:{settings.api_port}",
+        token=_Secrets.of(file).api_token,
+        shops_port=settings.shops_port,
+        kubeconfig=cluster.paths.kubeconfig,
+        kubectl=cluster.kubectl(),
+    )
+
+
+def up(name: str, overrides: Mapping[str, str] | None = None) -> Platform:
     """Bring everything up and return when the API is ready.
+
+    Parameters
+    ----------
+    overrides
+        Settings of the control plane beside the usual ones.
 
     Raises
     ------
@@ -110,15 +138,9 @@ def up(name: str) -> Platform:
     with step("install Storeplane"):
         kept = _prepare_database(cluster, address, kept)
         _apply(cluster, kept)
-    url = _serve(cluster, address, kept, {each: image.reference for each, image in images.items()})
-    return Platform(
-        name=name,
-        url=url,
-        token=kept.api_token,
-        shops_port=cluster.settings.shops_port,
-        kubeconfig=cluster.paths.kubeconfig,
-        kubectl=cluster.kubectl(),
-    )
+    settings = _settings(cluster, address, kept, {each: image.reference for each, image in images.items()})
+    _serve(cluster, kept, settings | dict(overrides or {}))
+    return current(name)
 
 
 def _prepare_database(cluster: Cluster, address: PostgresAddress, kept: _Secrets) -> _Secrets:
@@ -151,9 +173,8 @@ def _apply(cluster: Cluster, kept: _Secrets) -> None:
     _run([*kubectl, "-"], text=json.dumps(secret), environment=environment)
 
 
-def _serve(cluster: Cluster, address: PostgresAddress, kept: _Secrets, images: Mapping[str, str]) -> str:
-    settings = cluster.settings
-    environment = {
+def _settings(cluster: Cluster, address: PostgresAddress, kept: _Secrets, images: Mapping[str, str]) -> dict[str, str]:
+    return {
         "DATABASE_URL": f"postgresql://storeplane_app:{kept.role_password}@127.0.0.1:{address.port}/{address.database}",
         "STOREPLANE_TOKEN_KEY": kept.token_key,
         "STOREPLANE_KUBECONFIG": str(cluster.paths.kubeconfig),
@@ -162,16 +183,17 @@ def _serve(cluster: Cluster, address: PostgresAddress, kept: _Secrets, images: M
         "STOREPLANE_MEDUSA_IMAGE": images["medusa"],
         "STOREPLANE_MEDUSA_POSTGRES_IMAGE": images["postgres"],
         "STOREPLANE_MEDUSA_REDIS_IMAGE": images["redis"],
-        "STOREPLANE_STORE_URL_PORT": str(settings.shops_port),
+        "STOREPLANE_STORE_URL_PORT": str(cluster.settings.shops_port),
     }
+
+
+def _serve(cluster: Cluster, kept: _Secrets, settings: Mapping[str, str]) -> None:
     argv = [_program("storeplane"), "serve", "--port", str(kept.port)]
     # The program's text is part of what should run: an edit means a restart.
-    spec = ProcessSpec("storeplane", argv, environment=environment, configuration=_digest("controlplane"))
-    cluster.run_on_host(spec)
-    url = cluster.lead_api_to(f"127.0.0.1:{kept.port}")
+    cluster.run_on_host(ProcessSpec("storeplane", argv, environment=settings, configuration=_digest("controlplane")))
+    cluster.lead_api_to(f"127.0.0.1:{kept.port}")
     with step("wait for the API"):
         _await_ready(kept.port, cluster.paths.logs / "storeplane.log")
-    return url
 
 
 def _await_ready(port: int, log: Path) -> None:

@@ -16,10 +16,12 @@ from devcluster import postgres
 from devcluster.cluster import Cluster
 from devcluster.doctor import doctor as run_doctor
 from devcluster.errors import DevclusterError, WrongUsageError
-from devcluster.packages import ensure_packages
+from devcluster.images import build_all
+from devcluster.packages import PACKAGES, TEST_PACKAGES, ensure_packages
 from devcluster.progress import note
 from devcluster.settings import Wish
 from devcluster.sources import choose_source
+from devcluster.tools import Tools
 
 __all__ = ["main"]
 
@@ -132,9 +134,21 @@ def doctor() -> None:
 
 @app.command()
 def prepare() -> None:
-    """Install the Debian packages that are missing (as root; else name the command)."""
-    for package in ensure_packages():
+    """Install the packages and build the programs and images that clusters and tests need, where they are missing."""
+    for package in ensure_packages((*PACKAGES, *TEST_PACKAGES)):
         print(f"installed {package}")
+    tools = Tools()
+    _ = tools.devkube, tools.pause
+    _ = build_all()
+
+
+@app.command()
+def images(name: Name = "dev") -> None:
+    """Build the container images that changed and load them into the cluster in use."""
+    built = build_all()
+    choose_source(name).load([image.archive for image in built.values()])
+    for image in built.values():
+        print(image.reference)
 
 
 @postgres_app.command("up")

@@ -1,0 +1,90 @@
+"""From one request to a shop that answers with its products, through every layer and on a real cluster."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from demo.order import Order, call, place, products
+from tests.support.polling import poll
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from demo.platform import Platform
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+_JOBS = "storeplane-jobs"
+
+
+def _kubectl(platform: Platform, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [str(platform.kubectl), f"--kubeconfig={platform.kubeconfig}", "--request-timeout=30s", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def _json(platform: Platform, *words: str) -> Any:
+    asked = _kubectl(platform, *words, "--output=json")
+    assert asked.returncode == 0, asked.stderr
+    return json.loads(asked.stdout)
+
+
+@pytest.fixture(scope="module")
+def order(platform: Platform) -> Iterator[Order]:
+    """Order one shop, which the tests of this module look at; its namespace goes afterwards."""
+    told: list[str] = []
+    placed = place(platform, f"Test {secrets.token_hex(3)}", told.append)
+    assert placed.operation["state"] == "succeeded", f"{placed.operation['error']}\n" + "\n".join(told)
+    yield placed
+    _kubectl(platform, "delete", "namespace", placed.store["namespace"], "--wait=false")
+
+
+def test_shop_serves_its_seeded_products(platform: Platform, order: Order) -> None:
+    secret = _json(platform, "--namespace", order.store["namespace"], "get", "secret", "store-secrets")
+    key = base64.b64decode(secret["data"]["PUBLISHABLE_KEY"]).decode()
+
+    listed = products(platform, order, key)
+
+    assert order.store["state"] == "ready"
+    assert len(listed) == 4
+    assert all(product["variants"] for product in listed)
+
+
+def test_history_tells_the_phases_in_order(platform: Platform, order: Order) -> None:
+    events = call(platform, "GET", f"/api/stores/{order.store['id']}/events?limit=200")["items"]
+
+    kinds = [event["event_type"] for event in events]
+    finished = [event["metadata"]["phase"] for event in events if event["event_type"] == "phase_completed"]
+    assert kinds[0] == "created"
+    assert kinds[-1] == "provisioning_completed"
+    assert finished == ["namespace", "policies", "secrets", "release", "setup", "verify", "expose"]
+
+
+def test_job_goes_by_its_ttl_and_its_log_stays(platform: Platform, order: Order) -> None:
+    path = f"/api/operations/{order.operation['id']}/logs"
+
+    poll(
+        lambda: "NotFound" in _kubectl(platform, "--namespace", _JOBS, "get", "job", order.job_name).stderr,
+        what=f"Job {order.job_name} is removed by its TTL",
+    )
+
+    log = call(platform, "GET", path, text=True)
+    assert "namespace" in log
+    assert "products" in log
+
+
+def test_shop_is_fenced_by_limits_and_pod_security(platform: Platform, order: Order) -> None:
+    namespace = order.store["namespace"]
+
+    labels = _json(platform, "get", "namespace", namespace)["metadata"]["labels"]
+    quota = _json(platform, "--namespace", namespace, "get", "resourcequota", "store-quota")
+    limits = _json(platform, "--namespace", namespace, "get", "limitrange", "store-limits")
+
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert quota["status"]["used"]
+    assert {limit["type"] for limit in limits["spec"]["limits"]} == {"Pod", "Container", "PersistentVolumeClaim"}
