@@ -33,8 +33,10 @@ def before() -> Iterator[Machine]:
     if not isinstance(choose_source(_NAME), DevclusterSource):
         pytest.skip("looks at what a devcluster leaves on the machine")
     run_devcluster("down", "--name", _NAME)
-    yield _look()
-    run_devcluster("down", "--name", _NAME)
+    try:
+        yield _look()
+    finally:
+        run_devcluster("down", "--name", _NAME)
 
 
 def _look() -> Machine:
@@ -91,7 +93,7 @@ def test_pods_on_two_nodes_reach_each_other_by_address_and_by_name(before: Machi
     run_devcluster("up", "--name", _NAME, "--nodes", "2")
     run_devcluster("load", str(busybox_archive()), "--name", _NAME)
     kube = open_cluster(_NAME)
-    namespace = Namespace(kube, "default")
+    namespace = Namespace(kube, "default").settled()
     for number in (1, 2):
         web = f"mkdir /www && echo 'node {number}' > /www/index.html && exec httpd -f -p 8000 -h /www"
         placed = pod(f"web-{number}", web, nodeSelector={"kubernetes.io/hostname": f"node-{number}"})

@@ -22,6 +22,7 @@ import pytest
 from devcluster.paths import ClusterPaths
 from devcluster.sources import DevclusterSource, choose_source, refuse_foreign_for_tests
 from tests.support.busybox import busybox_archive, busybox_reference
+from tests.support.polling import poll
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -107,6 +108,14 @@ class Namespace:
 
     def own(self, manifest: dict[str, Any]) -> dict[str, Any]:
         return {**manifest, "metadata": {**manifest["metadata"], "namespace": self.name}}
+
+    def settled(self) -> Namespace:
+        """Wait until pods can be created: a controller makes their service account a moment after the namespace."""
+        poll(
+            lambda: self.kube.run("-n", self.name, "get", "serviceaccount", "default").returncode == 0,
+            what=f"the default service account of {self.name}",
+        )
+        return self
 
     def wait(self, condition: str, what: str, *, seconds: int = 60) -> None:
         """Wait for a condition, such as ``condition=Ready``; on failure show what the cluster says about it."""
@@ -217,8 +226,10 @@ def namespace(cluster: Kube) -> Iterator[Namespace]:
     """Give a namespace of the test's own, removed in the background afterwards."""
     name = f"test-{uuid.uuid4().hex[:10]}"
     cluster.do("create", "namespace", name)
-    yield Namespace(cluster, name)
-    cluster.do("delete", "namespace", name, "--wait=false")
+    try:
+        yield Namespace(cluster, name).settled()
+    finally:
+        cluster.do("delete", "namespace", name, "--wait=false")
 
 
 def _list(manifests: Sequence[dict[str, Any]]) -> str:
