@@ -32,7 +32,7 @@ __all__ = ["Platform", "current", "up"]
 
 _COMMAND_SECONDS = 60
 _READY_SECONDS = 30
-_POLL_SECONDS = 0.05
+_POLL_SECONDS = 0.1
 _JOBS_NAMESPACE = "storeplane-jobs"
 _ADMINISTRATOR = "admin"
 _LOGIN_ROLES = ("storeplane_app", "storeplane_provisioner")

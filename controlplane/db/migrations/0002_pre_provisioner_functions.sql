@@ -209,7 +209,7 @@ $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA storeplane FROM PUBLIC;
 GRANT USAGE ON SCHEMA storeplane TO storeplane_app, storeplane_provisioner;
-GRANT SELECT ON storeplane.clusters TO storeplane_app;
+GRANT SELECT ON storeplane.clusters, storeplane.schema_migrations TO storeplane_app;
 GRANT SELECT, INSERT, UPDATE ON
   storeplane.users, storeplane.stores, storeplane.operations, storeplane.attempts TO storeplane_app;
 GRANT SELECT, INSERT ON

@@ -12,6 +12,8 @@ __all__ = ["DevclusterError", "WrongUsageError", "log_tail"]
 _TAIL_LINES = 15
 """Enough to hold a Go panic's head or a component's last complaints, short enough to read at night."""
 _TAIL_BYTES = 64 * 1024
+_LINE_CHARACTERS = 400
+"""One line may hold a whole traceback as JSON; its beginning says what it is."""
 
 
 class DevclusterError(Exception):
@@ -57,6 +59,11 @@ def log_tail(log: Path, lines: int = _TAIL_LINES) -> list[str]:
         with log.open("rb") as file:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - _TAIL_BYTES))
-            return file.read().decode(errors="replace").splitlines()[-lines:]
+            text = file.read().decode(errors="replace")
+            return [_shortened(line) for line in text.splitlines()[-lines:]]
     except FileNotFoundError:
         return []
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= _LINE_CHARACTERS else line[:_LINE_CHARACTERS] + " …"

@@ -131,9 +131,10 @@ class Startup:
 
     def _write_kubectl(self) -> None:
         kubectl = self.paths.home / "bin/kubectl"
-        script = (
-            f'#!/bin/sh\nKUBECONFIG="${{KUBECONFIG:-{self.paths.kubeconfig}}}" exec {self.tools.devkube} kubectl "$@"\n'
-        )
+        script = f"""#!/bin/sh
+export KUBECONFIG="${{KUBECONFIG:-{self.paths.kubeconfig}}}" KUBECACHEDIR="{self.paths.home}/kubectl"
+exec {self.tools.devkube} kubectl "$@"
+"""
         write_if_changed(kubectl, script)
         kubectl.chmod(0o755)
 
