@@ -24,7 +24,9 @@ __all__ = ["DEBIAN_SUITE", "AptSource", "Mount", "apt_sources", "certificates", 
 DEBIAN_SUITE = "bookworm"
 _DEFAULT_MIRROR = "http://deb.debian.org/debian"
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+_SYSTEM_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+_LENT_BUNDLE = "/run/lent/ca-certificates.crt"
+"""Not the system's path: a build may install the package that writes there, and cannot replace a mounted file."""
 _SETTING_SECONDS = 60
 _BUNDLE_VARIABLES = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 _PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "default-timeout", "retries")
@@ -67,7 +69,7 @@ def mounts(clients: Sequence[str], folder: Path) -> list[Mount]:
     lent: list[Mount] = []
     bundle = certificates()
     if bundle is not None and clients:
-        lent.append(Mount(bundle, _BUNDLE))
+        lent.append(Mount(bundle, _LENT_BUNDLE))
     makers = {"apt": _apt, "go": _go, "npm": _npm, "pip": _pip}
     for client in clients:
         lent += makers[client](folder, bundle)
@@ -77,7 +79,7 @@ def mounts(clients: Sequence[str], folder: Path) -> list[Mount]:
 def certificates() -> Path | None:
     """Return the machine's bundle of certificate authorities, or None when it has none."""
     named = (os.environ.get(variable, "") for variable in _BUNDLE_VARIABLES)
-    for candidate in (*named, _BUNDLE, "/etc/pki/tls/certs/ca-bundle.crt"):
+    for candidate in (*named, _SYSTEM_BUNDLE, "/etc/pki/tls/certs/ca-bundle.crt"):
         if candidate and Path(candidate).is_file():
             return Path(candidate).resolve()
     return None
@@ -112,7 +114,7 @@ def deb822(sources: Sequence[AptSource]) -> str:
     )
 
 
-def _apt(folder: Path, _bundle: Path | None) -> list[Mount]:
+def _apt(folder: Path, bundle: Path | None) -> list[Mount]:
     lent: list[Mount] = []
     if sources := apt_sources():
         listed = folder / "sources.list.d"
@@ -124,12 +126,14 @@ def _apt(folder: Path, _bundle: Path | None) -> list[Mount]:
     for file in sorted(Path("/etc/apt/apt.conf.d").glob("*")):
         # Only how to fetch: the machine's hooks name programs that an image does not have.
         kept += [line for line in file.read_text().splitlines() if re.match(r"\s*Acquire::[\w:-]+\s+\S.*;", line)]
+    if bundle is not None:
+        kept.append(f'Acquire::https::CaInfo "{_LENT_BUNDLE}";')
     settings.write_text("\n".join([*kept, ""]))
     lent.append(Mount(settings, "/etc/apt/apt.conf.d/90machine"))
     return lent
 
 
-def _go(folder: Path, _bundle: Path | None) -> list[Mount]:
+def _go(folder: Path, bundle: Path | None) -> list[Mount]:
     go = shutil.which("go")
     if go is None:
         return []
@@ -137,6 +141,8 @@ def _go(folder: Path, _bundle: Path | None) -> list[Mount]:
     values = {name: _output([go, "env", name]) for name in (*_GO_SETTINGS, "GOMODCACHE", "GOCACHE")}
     settings.write_text("".join(f"{name}={values[name]}\n" for name in _GO_SETTINGS if values[name]))
     lent = [Mount(settings, "/root/.config/go/env")]
+    if bundle is not None:  # Go looks at the system's path alone
+        lent.append(Mount(bundle, _SYSTEM_BUNDLE))
     for name, target in (("GOMODCACHE", "/go/pkg/mod"), ("GOCACHE", "/root/.cache/go-build")):
         Path(values[name]).mkdir(parents=True, exist_ok=True)
         lent.append(Mount(Path(values[name]), target, writable=True))
@@ -148,7 +154,7 @@ def _npm(folder: Path, bundle: Path | None) -> list[Mount]:
     lines = own.read_text().splitlines() if own.is_file() else []
     kept = [line for line in lines if line.partition("=")[0].strip() not in _NPM_NOT_LENT]
     if bundle is not None:
-        kept.append(f"cafile={_BUNDLE}")
+        kept.append(f"cafile={_LENT_BUNDLE}")
     settings = folder / "npmrc"
     settings.write_text("\n".join([*kept, ""]))
     lent = [Mount(settings, "/root/.npmrc")]
@@ -169,7 +175,7 @@ def _pip(folder: Path, bundle: Path | None) -> list[Mount]:
         if setting in _PIP_SETTINGS:
             values[setting] = value.strip("'\"")
     if bundle is not None:
-        values["cert"] = _BUNDLE
+        values["cert"] = _LENT_BUNDLE
     settings = folder / "pip.conf"
     settings.write_text("[global]\n" + "".join(f"{name} = {value}\n" for name, value in values.items()))
     cache = Path(os.environ.get("PIP_CACHE_DIR", Path.home() / ".cache" / "pip"))

@@ -97,7 +97,7 @@ def _plan(root: Path, catalogue: Mapping[str, Image], engine: Engine) -> dict[st
 def _missing(wanted: Sequence[str], catalogue: Mapping[str, Image], planned: Mapping[str, BuiltImage]) -> list[str]:
     """Return what must be built, parents first: a parent only when a child that is built needs it."""
     needed: set[str] = set()
-    for name in reversed(catalogue):
+    for name in reversed(list(catalogue)):
         child_is_built = any(name in catalogue[child].parents.values() for child in needed)
         if (name in wanted or child_is_built) and not planned[name].archive.exists():
             needed.add(name)
