@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.cluster import pod
+from tests.support.cluster import RUN_LABEL, pod
 from tests.support.polling import poll
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def own_images_only(namespace: Namespace) -> Iterator[Namespace]:
         "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace.name}}},
     }
     group = "admissionregistration.k8s.io/v1"
-    metadata = {"name": namespace.name}
+    metadata = {"name": namespace.name, "labels": {RUN_LABEL: str(os.getpid())}}
     namespace.kube.apply(
         {"apiVersion": group, "kind": "ValidatingAdmissionPolicy", "metadata": metadata, "spec": spec},
         {"apiVersion": group, "kind": "ValidatingAdmissionPolicyBinding", "metadata": metadata, "spec": binding},

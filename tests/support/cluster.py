@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 __all__ = [
+    "RUN_LABEL",
     "Kube",
     "Namespace",
     "cluster",
@@ -40,6 +41,8 @@ __all__ = [
     "service",
 ]
 
+RUN_LABEL = "storeplane.dev/test-run"
+"""On everything a test leaves outside its namespace, and on the namespace: the process id of the run."""
 _UP_SECONDS = 1500
 """A first run builds Kubernetes from source."""
 _CALL_SECONDS = 60
@@ -204,13 +207,24 @@ def cluster() -> Iterator[Kube]:
     if isinstance(source, DevclusterSource):
         run_devcluster("up", "--name", source.name, "--controller-qps", _CONTROLLER_QPS)
         run_devcluster("load", str(archive), "--name", source.name)
-        yield open_cluster(source.name)
+        kube = open_cluster(source.name)
     else:
         source.up()
         source.load([archive])
-        yield Kube(source.name, source.kubeconfig(), "kubectl", is_devcluster=False)
+        kube = Kube(source.name, source.kubeconfig(), "kubectl", is_devcluster=False)
+    _sweep(kube)
+    yield kube
     if fresh:
         source.down()
+
+
+def _sweep(kube: Kube) -> None:
+    """Remove what runs left that were killed; those of a run that still lives stay."""
+    kinds = "namespaces,validatingadmissionpolicybindings,validatingadmissionpolicies"
+    for left in kube.json("get", kinds, "-l", RUN_LABEL)["items"]:
+        metadata = left["metadata"]
+        if "deletionTimestamp" not in metadata and not Path(f"/proc/{metadata['labels'][RUN_LABEL]}").exists():
+            kube.do("delete", left["kind"], metadata["name"], "--wait=false", "--ignore-not-found")
 
 
 @pytest.fixture
@@ -225,7 +239,8 @@ def devcluster(cluster: Kube) -> Kube:
 def namespace(cluster: Kube) -> Iterator[Namespace]:
     """Give a namespace of the test's own, removed in the background afterwards."""
     name = f"test-{uuid.uuid4().hex[:10]}"
-    cluster.do("create", "namespace", name)
+    labels = {RUN_LABEL: str(os.getpid())}
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
     try:
         yield Namespace(cluster, name).settled()
     finally:
