@@ -63,6 +63,9 @@ class Settings(DatabaseSettings):
     medusa_postgres_image: str = Field(min_length=1)
     medusa_redis_image: str = Field(min_length=1)
 
+    store_preset: Literal["default", "local", "prod"] = "default"
+    """Which values the chart begins with; `local` asks for little, so that a laptop holds several shops."""
+
     store_domain: str = "localhost"
     """Shops answer below this name."""
     store_url_scheme: Literal["http", "https"] = "http"

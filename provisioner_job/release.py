@@ -61,6 +61,7 @@ async def install(cluster: Cluster, namespace: str, spec: dict[str, Any], journa
                 medusa.RELEASE,
                 str(chart),
                 f"--namespace={namespace}",
+                *_preset(chart, spec.get("preset", "default")),
                 f"--values={file}",
                 f"--history-max={_HISTORY}",
                 "--output=json",
@@ -75,6 +76,16 @@ async def install(cluster: Cluster, namespace: str, spec: dict[str, Any], journa
             raise RetryableError("HELM_INTERRUPTED", "Helm could not reach the cluster", detail)
         raise PhaseError("HELM_FAILED", "Helm refuses the chart", detail)
     return {"release": medusa.RELEASE, "revision": _revision(finished.output), "unlocked": unlocked}
+
+
+def _preset(chart: Path, name: str) -> list[str]:
+    """Return the argument for the values the chart begins with; ours come after it and win."""
+    if name == "default":
+        return []
+    file = chart / f"values-{name}.yaml"
+    if not file.is_file():
+        raise PhaseError("PRESET_MISSING", "The chart has no such preset", file.name)
+    return [f"--values={file}"]
 
 
 def _environment(folder: str) -> dict[str, str]:

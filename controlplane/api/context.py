@@ -30,8 +30,8 @@ class Services:
 
 
 SERVICES: Final = web.AppKey("services", Services)
-CALLER: Final = "caller"
-REQUEST_ID: Final = "request_id"
+CALLER: Final = web.RequestKey("caller", Caller)
+REQUEST_ID: Final = web.RequestKey("request_id", str)
 
 
 def path_id(request: web.Request) -> UUID:
@@ -57,5 +57,4 @@ def number_in_query(request: web.Request, name: str, *, default: int, most: int)
 
 def caller_of(request: web.Request) -> Caller:
     """Return who is calling, as the middleware found it."""
-    caller: Caller = request[CALLER]
-    return caller
+    return request[CALLER]

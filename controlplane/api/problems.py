@@ -30,6 +30,7 @@ MAPPING: Final[Mapping[type[errors.ControlPlaneError], tuple[int, str]]] = Mappi
         errors.OperationInProgressError: (409, "Operation in progress"),
         errors.StaleLeaseError: (409, "Changed meanwhile"),
         errors.JobConflictError: (409, "Foreign Job"),
+        errors.InvalidJsonError: (400, "Invalid JSON"),
         errors.InvalidInputError: (422, "Invalid input"),
         errors.NameTooLongError: (422, "Name too long"),
         errors.NameReservedError: (422, "Name reserved"),
@@ -120,8 +121,10 @@ def internal_error(request_id: str) -> web.Response:
     return Problem(_INTERNAL, "INTERNAL", "Internal error", detail).response(request_id)
 
 
-def body_problem(error: ValidationError) -> errors.InvalidInputError:
+def body_problem(error: ValidationError) -> errors.ControlPlaneError:
     """Return the domain error for a body that does not match its model; what was sent is not repeated."""
+    if any(problem["type"] == "json_invalid" for problem in error.errors(include_input=False)):
+        return errors.InvalidJsonError()
     listed = [
         errors.FieldProblem("#/" + "/".join(_escaped(part) for part in problem["loc"]), problem["msg"])
         for problem in error.errors(include_input=False, include_url=False)

@@ -17,6 +17,7 @@ __all__ = [
     "EngineUnsupportedError",
     "FieldProblem",
     "InvalidInputError",
+    "InvalidJsonError",
     "InvalidTokenError",
     "JobConflictError",
     "LogNotAvailableError",
@@ -144,6 +145,15 @@ class InvalidInputError(ControlPlaneError):
     def __init__(self, message: str, *problems: FieldProblem) -> None:
         super().__init__(message)
         self.problems = problems
+
+
+class InvalidJsonError(ControlPlaneError):
+    """The body is not JSON at all."""
+
+    code = "INVALID_JSON"
+
+    def __init__(self) -> None:
+        super().__init__("The body is not valid JSON")
 
 
 class NameTooLongError(InvalidInputError):

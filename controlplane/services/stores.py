@@ -102,6 +102,7 @@ class Stores:
             "version": 1,
             "engine": engine.name,
             "chart": engine.chart,
+            "preset": self._settings.store_preset,
             "images": self._settings.engine_images(engine.name),
             "provisioner_image": self._settings.provisioner_image,
             "namespace": namespace,

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import asyncpg
+import pytest
+from aiohttp.test_utils import TestServer
+
+from controlplane.app import Parts, make_application
+from controlplane.kube.client import KubeClient
+from tests.support import wishes
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from controlplane.db.pool import Database
+    from controlplane.domain.store import Caller
+
+pytestmark = pytest.mark.db
+
+
+class Api:
+    """A client of the real server, with one user's token."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, token: str, caller: Caller) -> None:
+        self.session = session
+        self.url = url
+        self.token = token
+        self.caller = caller
+
+    async def call(self, method: str, path: str, **more: Any) -> tuple[int, Any, Any]:
+        headers = {"Authorization": f"Bearer {self.token}"} | more.pop("headers", {})
+        headers = {name: value for name, value in headers.items() if value}
+        async with self.session.request(method, self.url + path, headers=headers, **more) as response:
+            kind = response.content_type
+            body = await response.json() if kind.endswith("json") else await response.text()
+            if response.status >= 400:
+                assert kind == "application/problem+json"
+                assert body["status"] == response.status
+                assert body["type"] == "/problems/" + body["code"].lower().replace("_", "-")
+                assert body["request_id"] == response.headers["X-Request-ID"]
+            return response.status, body, response.headers
+
+
+@pytest.fixture
+async def api(database: Database) -> AsyncIterator[Api]:
+    caller, token = await wishes.add_user(database)
+    async with aiohttp.ClientSession() as session:
+        # Nobody listens there: accepting must not need the cluster.
+        kube = KubeClient("http://127.0.0.1:1", _NoCredentials(), session)
+        async with TestServer(make_application(Parts(wishes.settings(), database, kube).services)) as server:
+            yield Api(session, str(server.make_url("")).rstrip("/"), token, caller)
+
+
+class _NoCredentials:
+    api_key: dict[str, str] = {}  # noqa: RUF012 -- nobody writes it
+
+
+async def test_create_is_accepted_and_can_be_read(api: Api) -> None:
+    status, body, headers = await api.call("POST", "/api/stores", json={"name": "My Shop!", "engine": "medusa"})
+    assert status == 202
+    assert headers["Location"] == f"/api/operations/{body['operation']['id']}"
+    assert body["store"]["state"] == "provisioning"
+    assert body["store"]["namespace"].startswith("store-my-shop-")
+    assert set(body["store"]) == {"id", "name", "engine", "state", "urls", "namespace"}
+    assert body["operation"]["state"] == "queued"
+    assert body["operation"]["waiting"]["position"] == 1
+    for path, found in (
+        (headers["Location"], body["operation"]),
+        (f"/api/stores/{body['store']['id']}", body),
+    ):
+        assert (await api.call("GET", path))[:2] == (200, found)
+    status, page, _ = await api.call("GET", f"/api/stores/{body['store']['id']}/events")
+    assert (status, [item["event_type"] for item in page["items"]], page["next"]) == (200, ["created"], None)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "detail"),
+    [
+        ({"name": "a", "engine": "shopify"}, "ENGINE_UNSUPPORTED", "Invalid engine. Supported: medusa"),
+        ({"name": "a", "engine": "magento"}, "ENGINE_PLANNED", "Engine 'magento' coming soon! Supported: medusa"),
+        ({"name": "Admin", "engine": "medusa"}, "NAME_RESERVED", "Store name is reserved"),
+        (
+            {"name": "a", "slug": "x" * 49, "engine": "medusa"},
+            "NAME_TOO_LONG",
+            "Store name too long (Kubernetes limit)",
+        ),
+        ({"name": "a", "engine": "medusa", "plan": 1}, "INVALID_INPUT", "The body does not match the schema"),
+        ({"name": 7, "engine": "medusa"}, "INVALID_INPUT", "The body does not match the schema"),
+        ([], "INVALID_INPUT", "The body does not match the schema"),
+    ],
+)
+async def test_bad_wish_is_a_problem(api: Api, body: Any, code: str, detail: str) -> None:
+    status, problem, _ = await api.call("POST", "/api/stores", json=body)
+    assert (status, problem["code"], problem["detail"]) == (422, code, detail)
+    assert problem["errors"]
+
+
+async def test_unknown_field_is_named_by_its_pointer(api: Api) -> None:
+    _, problem, _ = await api.call("POST", "/api/stores", json={"name": "a", "engine": "medusa", "pl/an": 1})
+    assert [each["pointer"] for each in problem["errors"]] == ["#/pl~1an"]
+
+
+async def test_invalid_json_is_a_problem_that_repeats_nothing(api: Api) -> None:
+    status, problem, _ = await api.call("POST", "/api/stores", data=b'{"name": "hunter2')
+    assert (status, problem["code"]) == (400, "INVALID_JSON")
+    assert "hunter2" not in str(problem)
+
+
+async def test_same_name_twice_is_a_conflict(api: Api) -> None:
+    wish = {"name": "Shop", "engine": "medusa"}
+    assert (await api.call("POST", "/api/stores", json=wish))[0] == 202
+    status, problem, _ = await api.call("POST", "/api/stores", json=wish)
+    assert (status, problem["code"]) == (409, "NAME_TAKEN")
+
+
+@pytest.mark.parametrize(
+    ("authorization", "code", "detail"),
+    [
+        ("", "UNAUTHORIZED", "Authentication required"),
+        ("Basic eDp5", "UNAUTHORIZED", "Authentication required"),
+        ("Bearer wrong", "INVALID_TOKEN", "Invalid or expired token"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/api/stores/x", "/nowhere"])
+async def test_without_a_valid_token_nothing_is_told(
+    api: Api, authorization: str, code: str, detail: str, path: str
+) -> None:
+    status, problem, headers = await api.call("GET", path, headers={"Authorization": authorization})
+    assert (status, problem["code"], problem["detail"]) == (401, code, detail)
+    assert headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_framework_errors_are_problems_too(api: Api) -> None:
+    for method, path, status, code in (
+        ("GET", "/nowhere", 404, "ROUTE_NOT_FOUND"),
+        ("DELETE", "/api/stores", 405, "METHOD_NOT_ALLOWED"),
+        ("GET", "/api/stores/not-an-id", 404, "NOT_FOUND"),
+        ("GET", "/api/operations/0198c2a0-0000-7000-8000-000000000000", 404, "OPERATION_NOT_FOUND"),
+    ):
+        found, problem, headers = await api.call(method, path)
+        assert (found, problem["code"]) == (status, code)
+        if status == 405:
+            assert headers["Allow"] == "POST"
+    status, problem, _ = await api.call("POST", "/api/stores", data=b" " * 70_000)
+    assert (status, problem["code"]) == (413, "BODY_TOO_LARGE")
+
+
+async def test_strangers_get_not_found(api: Api, database: Database) -> None:
+    _, body, _ = await api.call("POST", "/api/stores", json={"name": "Shop", "engine": "medusa"})
+    _, token = await wishes.add_user(database)
+    stranger = {"Authorization": f"Bearer {token}"}
+    for path in (
+        f"/api/stores/{body['store']['id']}",
+        f"/api/stores/{body['store']['id']}/events",
+        f"/api/operations/{body['operation']['id']}",
+        f"/api/operations/{body['operation']['id']}/logs",
+    ):
+        assert (await api.call("GET", path, headers=stranger))[0] == 404
+
+
+async def test_log_says_why_there_is_none(api: Api) -> None:
+    _, body, _ = await api.call("POST", "/api/stores", json={"name": "Shop", "engine": "medusa"})
+    status, problem, _ = await api.call("GET", f"/api/operations/{body['operation']['id']}/logs")
+    assert (status, problem["detail"]) == (404, "No log: the operation's Job has not been created yet")
+
+
+async def test_events_page_by_cursor(api: Api, database: Database) -> None:
+    _, body, _ = await api.call("POST", "/api/stores", json={"name": "Shop", "engine": "medusa"})
+    async with database.transaction() as session:
+        await session._connection.execute(  # noqa: SLF001 -- history without running a provisioner
+            "INSERT INTO storeplane.store_events (store_id, event_type, message) "
+            "SELECT id, 'phase_started', 'one of many' FROM storeplane.stores, generate_series(1, 4)"
+        )
+    path, seen, cursor = f"/api/stores/{body['store']['id']}/events", 0, "0"
+    while cursor is not None:
+        status, page, _ = await api.call("GET", f"{path}?limit=2&cursor={cursor}")
+        assert status == 200
+        seen, cursor = seen + len(page["items"]), page["next"]
+    assert seen == 5
+    for query in ("limit=-1", "limit=1000", "cursor=x"):
+        assert (await api.call("GET", f"{path}?{query}"))[0] == 422
+
+
+async def test_probes_need_no_token(api: Api) -> None:
+    for path in ("/livez", "/readyz"):
+        assert (await api.call("GET", path, headers={"Authorization": ""}))[0] == 200
+
+
+async def test_not_ready_without_the_schema(api: Api, database_url: str) -> None:
+    owner = await asyncpg.connect(database_url)
+    try:
+        await owner.execute("DELETE FROM storeplane.schema_migrations WHERE number = 2")
+    finally:
+        await owner.close()
+    status, problem, headers = await api.call("GET", "/readyz", headers={"Authorization": ""})
+    assert (status, problem["code"], headers["Retry-After"]) == (503, "DEPENDENCY_UNAVAILABLE", "5")
+    assert "storeplane migrate" in problem["detail"]
+
+
+async def test_request_id_of_the_client_is_kept_when_it_is_harmless(api: Api) -> None:
+    for given, kept in (("abc-1", True), ("x" * 200, False), ("a b", False)):
+        _, _, headers = await api.call("GET", "/livez", headers={"X-Request-ID": given})
+        assert (headers["X-Request-ID"] == given) is kept

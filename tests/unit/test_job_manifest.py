@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from controlplane.domain.attempt import ClaimedAttempt, attempt_token, job_name
+from controlplane.kube.job_manifest import ManifestError, difference, render_job, sha256_of, with_token
+from provisioner_job.contract import Env
+from tests.support import wishes
+
+pytestmark = pytest.mark.unit
+
+GOLDEN = Path(__file__).parents[1] / "data" / "job-hostile.json"
+OPERATION = UUID("0198c2a0-0000-7000-8000-000000000001")
+HOSTILE = '"}}, "hostNetwork": true, {{ 7*7 }} </script> $(DB_PASSWORD) \\ \u2028 é'
+CLAIMED = ClaimedAttempt(
+    operation_id=OPERATION,
+    store_id=UUID("0198c2a0-0000-7000-8000-000000000002"),
+    owner_id=UUID("0198c2a0-0000-7000-8000-000000000003"),
+    store_name=HOSTILE,
+    engine="medusa",
+    namespace="store-shop-abcdefg2",
+    kind="create",
+    number=1,
+    job_name=job_name("create", OPERATION, 1),
+    fence=7,
+    spec={"provisioner_image": "storeplane.local/provisioner:1"},
+    request_id=HOSTILE,
+    manifest=None,
+)
+
+
+def test_hostile_values_render_as_the_reviewed_file() -> None:
+    """Set STOREPLANE_TEST_UPDATE=1 to write the file anew, and review the difference."""
+    found = json.dumps(json.loads(render_job(CLAIMED, wishes.settings())), indent=2, ensure_ascii=False) + "\n"
+    if os.environ.get("STOREPLANE_TEST_UPDATE") == "1":
+        GOLDEN.write_text(found, encoding="utf-8")
+    assert found == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_value_stays_a_value_and_is_never_expanded_by_kubernetes() -> None:
+    job = json.loads(render_job(CLAIMED, wishes.settings()))
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    variables = {each["name"]: each.get("value") for each in container["env"]}
+    assert variables["STORE_NAME"] == HOSTILE.replace("$", "$$")
+    assert job["metadata"]["annotations"]["storeplane.dev/request-id"] == HOSTILE
+    assert "hostNetwork" not in job["spec"]["template"]["spec"]
+
+
+def test_every_variable_of_the_contract_is_set() -> None:
+    job = json.loads(render_job(CLAIMED, wishes.settings()))
+    names = [each["name"] for each in job["spec"]["template"]["spec"]["containers"][0]["env"]]
+    assert sorted(names) == sorted(Env)
+
+
+def test_bytes_depend_on_neither_fence_nor_replica() -> None:
+    other = replace(CLAIMED, fence=8)
+    assert sha256_of(render_job(CLAIMED, wishes.settings())) == sha256_of(render_job(other, wishes.settings()))
+
+
+def test_missing_value_is_an_error_of_the_manifest() -> None:
+    with pytest.raises(ManifestError, match="provisioner_image"):
+        render_job(replace(CLAIMED, spec={}), wishes.settings())
+
+
+def test_value_that_is_an_object_is_refused() -> None:
+    spec = {"provisioner_image": {"name": "x", "securityContext": {"privileged": True}}}
+    with pytest.raises(ManifestError, match="other keys"):
+        render_job(replace(CLAIMED, spec=spec), wishes.settings())
+
+
+def test_token_is_only_in_what_is_posted() -> None:
+    manifest = render_job(CLAIMED, wishes.settings())
+    token = attempt_token(wishes.KEY.encode(), OPERATION, 1)
+    assert token not in manifest
+    posted = with_token(manifest, token)
+    assert token in json.dumps(posted)
+    assert difference(json.loads(manifest)["metadata"], posted["metadata"]) is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "place"),
+    [
+        ({"a": 1}, {"a": 1, "b": 2}, None),
+        ({"a": {"b": [1, {"c": "x"}]}}, {"a": {"b": [1, {"c": "x", "d": 0}]}}, None),
+        ({"a": 1}, {"a": 2}, "/a"),
+        ({"a": [1]}, {"a": [1, 2]}, "/a"),
+        ({"a": {"b": 1}}, {"a": None}, "/a"),
+        ({"a": ""}, {}, None),
+        ({"a": "x"}, {}, "/a"),
+    ],
+)
+def test_difference_is_what_the_other_lacks_or_changes(wanted: object, found: object, place: str | None) -> None:
+    assert difference(wanted, found) == place

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import json
+import sys
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import pytest
+
+from provisioner_job import medusa, objects
+from provisioner_job.errors import PhaseError, RetryableError
+from provisioner_job.journal import Redactor
+from provisioner_job.release import marked_failed
+from provisioner_job.runner import run
+from provisioner_job.setup import failed_container
+from provisioner_job.shop import products_in
+from tests.support.polling import poll
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.unit
+
+STORE = UUID("0198c2a0-0000-7000-8000-000000000002")
+
+
+def test_secrets_are_fresh_and_have_the_agreed_keys() -> None:
+    first, second = medusa.new_secrets("shop-abcdefg2.localhost"), medusa.new_secrets("shop-abcdefg2.localhost")
+    assert set(first) == {
+        "POSTGRES_PASSWORD",
+        "REDIS_PASSWORD",
+        "JWT_SECRET",
+        "COOKIE_SECRET",
+        "ADMIN_EMAIL",
+        "ADMIN_PASSWORD",
+        "PUBLISHABLE_KEY",
+        "DATABASE_URL",
+        "REDIS_URL",
+    }
+    assert {key for key in first if first[key] == second[key]} == {"ADMIN_EMAIL"}
+    assert first["PUBLISHABLE_KEY"].startswith("pk_")
+    assert len(first["PUBLISHABLE_KEY"]) == 67
+    assert first["POSTGRES_PASSWORD"] in first["DATABASE_URL"]
+
+
+def test_quota_and_limits_are_the_agreed_ones() -> None:
+    assert objects.quota("ns", STORE)["spec"]["hard"]["services.nodeports"] == "0"
+    kinds = {limit["type"]: limit for limit in objects.limit_range("ns", STORE)["spec"]["limits"]}
+    assert kinds["Pod"]["max"] == {"cpu": "2", "memory": "4Gi"}
+    assert kinds["PersistentVolumeClaim"] == {
+        "type": "PersistentVolumeClaim",
+        "min": {"storage": "1Gi"},
+        "max": {"storage": "20Gi"},
+    }
+
+
+def test_killed_release_is_marked_failed_and_nothing_else_changes() -> None:
+    release = {"name": "medusa", "version": 2, "info": {"status": "pending-upgrade", "first_deployed": "x"}}
+    packed = base64.b64encode(base64.b64encode(gzip.compress(json.dumps(release).encode()))).decode()
+    secret = {
+        "metadata": {"name": "sh.helm.release.v1.medusa.v2", "labels": {"status": "pending-upgrade", "version": "2"}},
+        "data": {"release": packed},
+    }
+    made = marked_failed(secret)
+    stored = json.loads(gzip.decompress(base64.b64decode(base64.b64decode(made["data"]["release"]))))
+    assert made["metadata"]["labels"] == {"status": "failed", "version": "2"}
+    assert stored["info"]["status"] == "failed"
+    assert stored["info"]["first_deployed"] == "x"
+    assert secret["metadata"]["labels"]["status"] == "pending-upgrade"  # type: ignore[index]  # nested plain JSON
+
+
+def test_release_stored_in_another_way_is_refused() -> None:
+    with pytest.raises(PhaseError, match="cannot be read"):
+        marked_failed({"metadata": {"labels": {}}, "data": {"release": "!"}})
+
+
+def test_cause_of_a_failed_setup_is_the_newest_pod_s_first_failing_container() -> None:
+    def pod(name: str, made: str, codes: dict[str, int | None]) -> dict[str, object]:
+        statuses = [
+            {"name": each, "state": {} if code is None else {"terminated": {"exitCode": code, "reason": "Error"}}}
+            for each, code in codes.items()
+        ]
+        return {
+            "metadata": {"name": name, "creationTimestamp": made},
+            "status": {"initContainerStatuses": statuses, "containerStatuses": [{"name": "done", "state": {}}]},
+        }
+
+    older = pod("a", "2026-01-01T00:00:00Z", {"migrate": 2})
+    newer = pod("b", "2026-01-01T00:01:00Z", {"migrate": 0, "seed": 1})
+    assert failed_container([older, newer]) == ("b", "seed", "Error, exit code 1")
+    assert failed_container([pod("c", "2026-01-01T00:00:00Z", {"migrate": None})]) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(200, b'{"products": []}'), (200, b"<html>"), (200, b"[]"), (503, b'{"products": [1]}'), (400, b"no key")],
+)
+def test_answer_without_products_is_no_shop(status: int, body: bytes) -> None:
+    with pytest.raises(RetryableError, match=f"HTTP {status}"):
+        products_in(status, body)
+
+
+def test_products_are_counted() -> None:
+    assert products_in(200, b'{"products": [1, 2, 3, 4]}') == 4
+
+
+async def test_output_is_bounded_redacted_and_from_both_streams() -> None:
+    redactor = Redactor()
+    redactor.learn("sesame-open")
+    script = (
+        "import sys; print('x' * 600_000); print('sesame-open', flush=True); sys.stderr.write('last\\n'); sys.exit(3)"
+    )
+    ended = await run([sys.executable, "-c", script], environment={}, limit_seconds=60, redactor=redactor)
+    assert ended.exit_code == 3
+    assert len(ended.output) <= 256 * 1024
+    assert ended.last_lines(2) == "[redacted]\nlast"
+
+
+async def test_program_has_only_the_environment_it_was_given() -> None:
+    script = "import os; print(sorted(set(os.environ) - {'LC_CTYPE'}))"
+    ended = await run([sys.executable, "-c", script], environment={"A": "1"}, limit_seconds=60, redactor=Redactor())
+    assert ended.output.strip() == "['A']"
+
+
+async def test_overdue_program_is_told_to_stop_with_its_children() -> None:
+    script = "import subprocess, sys; subprocess.run(['sleep', '1000'])"
+    with pytest.raises(RetryableError, match="took too long"):
+        await run(
+            [sys.executable, "-c", script],
+            environment={"PATH": "/bin:/usr/bin"},
+            limit_seconds=0.5,
+            redactor=Redactor(),
+        )
+
+
+async def test_cancelled_run_lets_the_program_end_in_order(tmp_path: Path) -> None:
+    began, ended = tmp_path / "began", tmp_path / "ended"
+    script = f"trap 'touch {ended}; exit 0' TERM; touch {began}; while :; do sleep 0.05; done"
+    task = asyncio.create_task(
+        run(["/bin/sh", "-c", script], environment={"PATH": "/bin:/usr/bin"}, limit_seconds=60, redactor=Redactor())
+    )
+    await asyncio.to_thread(poll, began.exists, what="the program has set its trap")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.exists()
+
+
+async def test_missing_program_is_named() -> None:
+    with pytest.raises(PhaseError, match="no-such-program cannot be started"):
+        await run(["no-such-program"], environment={}, limit_seconds=1, redactor=Redactor())
