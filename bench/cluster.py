@@ -121,12 +121,14 @@ class Bench:
 
         def post(worker: int) -> list[float]:
             api = self.api()
+            names = [f"rate-{connections}-{worker}-{number}" for number in range(each)]
+            bodies = [job(name, "true", suspend=True) for name in names]
             api.call("GET", "/version")  # the TLS handshake is not what is measured
             gate.wait(_CALL_SECONDS)
             taken = []
-            for number in range(each):
+            for body in bodies:
                 started = time.perf_counter()
-                api.call("POST", self.jobs, job(f"rate-{connections}-{worker}-{number}", "true", suspend=True))
+                api.call("POST", self.jobs, body)
                 taken.append(time.perf_counter() - started)
             return taken
 

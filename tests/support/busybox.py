@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -38,6 +39,7 @@ _LAYOUT = 1
 _APT_SECONDS = 180
 
 
+@functools.cache
 def busybox_reference() -> str:
     """Return the image's name; its tag is made from its content, so a loaded one is never stale."""
     content = hashlib.sha256(_busybox().read_bytes() + " ".join(_APPLETS).encode() + bytes([_LAYOUT]))
