@@ -96,7 +96,7 @@ def allocate_index() -> int:
     taken = {json.loads(file.read_text())["index"] for file in state_root().glob("*/cluster.json")}
     for index in range(_CLUSTERS):
         # An interface of that name without a record belongs to a cluster with another DEVCLUSTER_HOME.
-        if index not in taken and not Path(f"/sys/class/net/{Network(index).interface}").exists():
+        if index not in taken and not _on_host(Network(index)):
             return index
     raise DevclusterError(f"all {_CLUSTERS} cluster networks are in use", remedy="devcluster down --name NAME")
 
@@ -109,7 +109,7 @@ def connect_fabric(network: Network, *, fabric: int) -> None:
     fabric
         The pid that holds the fabric's namespace.
     """
-    if _has_interface("uplink", pid=fabric) and Path(f"/sys/class/net/{network.interface}").exists():
+    if _has_interface("uplink", pid=fabric) and _on_host(network):
         return
     disconnect(network)
     hardware = _hardware_address(network.host_address)
@@ -167,8 +167,18 @@ def connect_node(network: Network, number: int, *, node: int, fabric: int, nodes
 
 def disconnect(network: Network) -> None:
     """Remove the host's end of the cable, and the cable with it; absent is fine."""
-    if Path(f"/sys/class/net/{network.interface}").exists():
+    if not _on_host(network):
+        return
+    try:
         _ip("link", "delete", network.interface)
+    except DevclusterError:
+        # The kernel buries a dead fabric, and this end with it, in its own time: perhaps just now.
+        if _on_host(network):
+            raise
+
+
+def _on_host(network: Network) -> bool:
+    return Path(f"/sys/class/net/{network.interface}").exists()
 
 
 def _has_interface(name: str, *, pid: int) -> bool:
