@@ -17,7 +17,8 @@ import structlog
 __all__ = ["bound", "configure_logging", "get_logger", "redact"]
 
 _SECRET_FIELD: Final = re.compile(r"password|secret|token|authorization|credential", re.IGNORECASE)
-_URL_PASSWORD: Final = re.compile(r"(\w+://[^:/@\s]+):[^@\s]+@")
+_URL_PASSWORD: Final = re.compile(r"(://[^:/@\s]{0,256}):[^@\s]{1,512}@")
+"""Begins with fixed characters and is bounded: a long line without a URL must not cost its length squared."""
 _BEARER: Final = re.compile(r"(?i)(bearer\s+)[\w.~+/=-]+")
 
 

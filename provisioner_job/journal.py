@@ -12,7 +12,8 @@ from typing import Final, TextIO
 
 __all__ = ["Journal", "Redactor"]
 
-_URL_PASSWORD: Final = re.compile(r"(\w+://[^:/@\s]*):[^@\s]+@")
+_URL_PASSWORD: Final = re.compile(r"(://[^:/@\s]{0,256}):[^@\s]{1,512}@")
+"""Begins with fixed characters and is bounded: a long line without a URL must not cost its length squared."""
 _SHORTEST_SECRET: Final = 6
 """A shorter text is no secret and would blank half of every line."""
 _MARK: Final = "[redacted]"

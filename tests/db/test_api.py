@@ -34,7 +34,7 @@ class Api:
         headers = {name: value for name, value in headers.items() if value}
         async with self.session.request(method, self.url + path, headers=headers, **more) as response:
             kind = response.content_type
-            body = await response.json() if kind.endswith("json") else await response.text()
+            body: Any = await response.json() if kind.endswith("json") else await response.text()
             if response.status >= 400:
                 assert kind == "application/problem+json"
                 assert body["status"] == response.status
@@ -173,7 +173,8 @@ async def test_events_page_by_cursor(api: Api, database: Database) -> None:
             "INSERT INTO storeplane.store_events (store_id, event_type, message) "
             "SELECT id, 'phase_started', 'one of many' FROM storeplane.stores, generate_series(1, 4)"
         )
-    path, seen, cursor = f"/api/stores/{body['store']['id']}/events", 0, "0"
+    path, seen = f"/api/stores/{body['store']['id']}/events", 0
+    cursor: str | None = "0"
     while cursor is not None:
         status, page, _ = await api.call("GET", f"{path}?limit=2&cursor={cursor}")
         assert status == 200
