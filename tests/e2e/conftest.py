@@ -1,4 +1,4 @@
-"""One Storeplane for the run, on a cluster of its own: breaking the test cluster must not break a shop in the making."""
+"""One Storeplane for the run, on a cluster of its own: breaking the test cluster must not break a shop being made."""
 
 from __future__ import annotations
 
