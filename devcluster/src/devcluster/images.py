@@ -77,6 +77,7 @@ def build_all(names: Sequence[str] | None = None, *, root: Path | None = None) -
             engine.prepare(bases)
             with step(f"build the images {', '.join(missing)}"):
                 _build(missing, root, catalogue, planned, engine)
+            shutil.rmtree(cache_dir("images", "unfinished"))
         for name in wanted:
             os.utime(planned[name].archive)  # the least recently used go first
         for name in missing:
@@ -122,7 +123,9 @@ def _build(
                 running[pool.submit(_build_one, root, catalogue[name], planned, engine)] = name
             done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
             for future in done:
-                del running[future]
+                name = running.pop(future)
+                if future.exception() is not None and running:
+                    note(f"building the image {name} failed; letting {', '.join(running.values())} end")
                 future.result()
 
 
