@@ -42,7 +42,7 @@ def go_binary(folder: Path, package: str, *, ldflags: str = "") -> Path:
     """
     go = shutil.which("go")
     if go is None:
-        raise DevclusterError("Go is not installed", remedy="install Go >= 1.24; `devcluster doctor` names the command")
+        raise DevclusterError("Go is not installed", remedy="install Go >= 1.26; `devcluster doctor` names the command")
     name = package.rstrip("/").rpartition("/")[2]
     binaries = cache_dir("bin")
     binary = binaries / f"{name}-{_key(go, folder, package, ldflags)}"

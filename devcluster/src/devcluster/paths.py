@@ -41,10 +41,11 @@ def checkout() -> Path:
 
 def check_name(name: str) -> str:
     """Return a cluster's name, or raise: it becomes part of folder, cgroup and host names."""
-    if _NAME.fullmatch(name) is None:
+    # The Postgres beside a cluster has a folder and a cgroup of that name.
+    if _NAME.fullmatch(name) is None or name.startswith("postgres-"):
         raise WrongUsageError(
             f"{name!r} cannot be a cluster's name",
-            remedy="use 1 to 20 lower-case letters, digits and dashes, beginning with a letter",
+            remedy="use 1 to 20 lower-case letters, digits and dashes, beginning with a letter but not with postgres-",
         )
     return name
 

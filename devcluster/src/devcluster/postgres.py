@@ -300,14 +300,12 @@ def _bury(home: _Home) -> None:
 
 
 def _spec(home: _Home, address: PostgresAddress, binaries: Binaries, user: str | None) -> processes.ProcessSpec:
-    # setpriv, and not the spec's own user: the process must join its cgroup while it still is root.
-    drop = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--"] if user else []
     server = [
         *(str(binaries.postgres), "-D", str(home.data), "-k", str(home.socket)),
         *("-c", f"listen_addresses={_HOST}", "-c", f"port={address.port}"),
         *("-c", "unix_socket_permissions=0700", "-c", "logging_collector=off", "-c", "timezone=UTC"),
     ]
-    return processes.ProcessSpec(name=_PROCESS, argv=[*drop, *server], environment={"LC_ALL": "C"})
+    return processes.ProcessSpec(name=_PROCESS, argv=server, environment={"LC_ALL": "C"}, user=user)
 
 
 def _launch(home: _Home, spec: processes.ProcessSpec, address: PostgresAddress) -> None:

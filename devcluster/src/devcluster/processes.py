@@ -51,13 +51,15 @@ class ProcessSpec:
     """Run in the mount namespace of this pid as well."""
 
     def command(self) -> list[str]:
-        """Return the full argument list, with the entry into the namespaces in front."""
+        """Return the full argument list: the entry into the namespaces and the change of user in front."""
         entry: list[str] = []
         if self.netns_of is not None:
             entry += [f"--net=/proc/{self.netns_of}/ns/net"]
         if self.mntns_of is not None:
             entry += [f"--mount=/proc/{self.mntns_of}/ns/mnt"]
-        return [*(["nsenter", *entry, "--"] if entry else []), *self.argv]
+        # setpriv and not Popen's own user: the process must join its cgroup while it is still root.
+        drop = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", "--"] if self.user else []
+        return [*(["nsenter", *entry, "--"] if entry else []), *drop, *self.argv]
 
     def digest(self) -> str:
         """Return what identifies the command: another digest means the running process is not the wanted one."""
@@ -101,12 +103,9 @@ def ensure(spec: ProcessSpec, *, run: Path, logs: Path, cgroup: Cgroup | None = 
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                user=spec.user,
-                group=spec.user,
-                extra_groups=[] if spec.user else None,
                 cwd="/",
                 start_new_session=True,
-                # Runs in the forked child, before it gives up root: nothing it forks can be outside the group.
+                # Runs in the forked child before it executes: nothing it forks can be outside the group.
                 preexec_fn=lambda: _join(join_files),  # noqa: PLW1509 - opens and writes only, takes no lock
             )
         except FileNotFoundError as error:

@@ -229,6 +229,13 @@ exec {self.tools.devkube} kubectl "$@"
     def _await_ready(self) -> None:
         for node in self.nodes:
             self._await(partial(self._is_ready, node), node.name, f"kubelet-{node.number}")
+        # Made by a controller a moment after the namespace; until then every pod is refused.
+        account = "/api/v1/namespaces/default/serviceaccounts/default"
+        self._await(
+            lambda: self.api.request("GET", account)[0] == http.HTTPStatus.OK,
+            "the default service account",
+            "kube-controller-manager",
+        )
         address = self.nodes[0].address
         self._await(lambda: _answers_http(address, 8181, "/ready"), "DNS", "coredns")
         self._await(lambda: _answers_http(address, ROUTER_PORT, "/"), "the router", "router")

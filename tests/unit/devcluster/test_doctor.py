@@ -19,7 +19,7 @@ def _of(what: str) -> Finding:
     return next(finding for finding in findings() if finding.what == what)
 
 
-@pytest.mark.parametrize(("version", "good"), [("go1.24.0", True), ("go1.30.1", True), ("go1.23.9", False)])
+@pytest.mark.parametrize(("version", "good"), [("go1.26.0", True), ("go1.30.1", True), ("go1.25.9", False)])
 def test_go_is_judged_by_its_version(stub: Stub, version: str, *, good: bool) -> None:
     stub("go", f"echo {version}")
     assert _of("Go").good is good

@@ -49,7 +49,7 @@ def test_addresses_of_one_cluster_are_apart_and_in_their_ranges(index: int) -> N
     assert all(one != other for one, other in combinations(ends, 2))
 
 
-@pytest.mark.parametrize("name", ["", "Dev", "1st", "a_b", "a-", "x" * 21, "../x", "a b"])
+@pytest.mark.parametrize("name", ["", "Dev", "1st", "a_b", "a-", "x" * 21, "../x", "a b", "postgres-dev"])
 def test_name_that_cannot_be_a_folder_or_a_cgroup_is_refused(name: str) -> None:
     with pytest.raises(WrongUsageError, match="cannot be a cluster's name"):
         check_name(name)
