@@ -24,8 +24,8 @@ from controlplane.telemetry import bound, get_logger
 
 __all__ = ["Dispatcher"]
 
-_LEASE_SECONDS: Final = 60
-"""Above the longest create: two calls of at most 20 s each, so that nobody takes over a living dispatcher's claim."""
+_LEASE_SECONDS: Final = 30
+"""Above the longest create: two calls of at most 10 s each, so that nobody takes over a living dispatcher's claim."""
 _WAIT_SECONDS: Final = 5.0
 """Pause before the next try when the cluster gave no time of its own."""
 

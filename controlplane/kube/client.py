@@ -18,8 +18,8 @@ from controlplane.kube.errors import KubeUnavailableError, error_from_response
 
 __all__ = ["CALL_LIMITS", "KubeClient"]
 
-CALL_LIMITS: Final = aiohttp.ClientTimeout(total=20, sock_connect=5, sock_read=15)
-"""A call answers in milliseconds; a server under load may take the API server's own few seconds of queueing."""
+CALL_LIMITS: Final = aiohttp.ClientTimeout(total=10, sock_connect=3, sock_read=9)
+"""A call answers in milliseconds; a server under load may take a few seconds of queueing. Two of them fit a lease."""
 _LOAD_SECONDS: Final = 20.0
 """Reading a configuration may run an exec plugin."""
 _BODY_LIMIT_BYTES: Final = 64 * 2**20

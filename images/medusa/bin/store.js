@@ -81,8 +81,32 @@ async function withDatabase(work) {
   }
 }
 
+// One setup at a time on one database: the lock lives as long as the connection, so a killed setup frees it.
+async function alone(work) {
+  return withDatabase(async (client) => {
+    await eventually("the end of another setup", async () => {
+      const { rows } = await client.query("select pg_try_advisory_lock(hashtext('storeplane setup')) as free")
+      if (!rows[0].free) throw new Error("another setup holds the database")
+    }, DEPENDENCY_SECONDS)
+    return work()
+  })
+}
+
+// Medusa guards its scripts with a lock in Redis as well, for an hour: a setup killed in the middle would keep every
+// later one out. Whoever runs alone knows that a lock found here is a dead one's.
+async function removeDeadLock() {
+  const Redis = require("ioredis")
+  const redis = new Redis(process.env.REDIS_URL, { connectTimeout: 5000, commandTimeout: 5000, maxRetriesPerRequest: 3 })
+  redis.on("error", (error) => say(`Redis: ${error.message}`))
+  try {
+    if (await redis.del("medusa_lock:migration-scripts-running")) say("removed the lock of a setup that was killed")
+  } finally {
+    redis.disconnect()
+  }
+}
+
 async function setup() {
-  const endless = endOnSignal()
+  endOnSignal()
   process.env.MEDUSA_WORKER_MODE = "server" // a setup must not pick up background work
   const { initializeContainer } = require("@medusajs/medusa/loaders/index")
   const { migrate } = require("@medusajs/medusa/commands/db/migrate")
@@ -91,6 +115,10 @@ async function setup() {
   await connectable("the database", process.env.DATABASE_URL)
   await connectable("Redis", process.env.REDIS_URL)
   say("database and Redis answer")
+  await alone(() => setUp(initializeContainer, migrate, runMigrationScripts))
+}
+
+async function setUp(initializeContainer, migrate, runMigrationScripts) {
   const container = await initializeContainer(DIRECTORY)
   const logger = container.resolve("logger")
   const done = await migrate({
@@ -108,6 +136,7 @@ async function setup() {
   })
   if (!done) throw new Error("the migration did not end well; its reason is in the lines above")
   say("migrated")
+  await removeDeadLock()
   await runMigrationScripts({ directory: DIRECTORY, container, logger })
   say("seeded")
   await withDatabase(async (client) => {
@@ -117,7 +146,6 @@ async function setup() {
     await client.query("insert into storeplane_setup (revision) values ($1) on conflict do nothing", [process.env.SETUP_REVISION])
   })
   say(`setup ${process.env.SETUP_REVISION} recorded`)
-  endless()
 }
 
 async function serve() {
