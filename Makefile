@@ -47,11 +47,13 @@ test: init ## Every test, on a real Postgres and a real Kubernetes; installs wha
 	$(BIN)/devcluster prepare
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-.PHONY: test-unit test-db test-cluster test-e2e
+.PHONY: test-unit test-db test-contract test-cluster test-e2e
 test-unit: init ## The unit layer alone
 	$(BIN)/pytest tests/unit $(PYTEST_ARGS)
 test-db: init ## The database layer alone
 	$(BIN)/pytest tests/db $(PYTEST_ARGS)
+test-contract: init ## The contract layer alone: charts against their schemas and Kubernetes' own
+	$(BIN)/pytest tests/contract $(PYTEST_ARGS)
 test-cluster: init ## The cluster layer alone
 	$(BIN)/pytest tests/cluster $(PYTEST_ARGS)
 test-e2e: init ## The end-to-end layer alone: a real shop

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from devcluster.cluster import Cluster
-from devcluster.errors import DevclusterError
-from devcluster.settings import Wish
+from devcluster.kubernetes.cluster import Cluster
+from devcluster.kubernetes.settings import Wish
+from devcluster.machine.errors import DevclusterError
 from tests.support.busybox import busybox_archive
 from tests.support.cluster import job
 

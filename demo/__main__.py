@@ -14,7 +14,7 @@ import typer
 
 from demo.order import Order, place, products
 from demo.platform import Platform, current, up
-from devcluster.errors import DevclusterError, WrongUsageError
+from devcluster.machine.errors import DevclusterError, WrongUsageError
 
 __all__ = ["main"]
 

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from demo.platform import Platform
-from devcluster.errors import DevclusterError
+from devcluster.machine.errors import DevclusterError
 
 __all__ = ["Order", "call", "place", "products"]
 

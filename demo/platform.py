@@ -18,15 +18,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from devcluster import postgres
-from devcluster.cluster import Cluster
-from devcluster.errors import DevclusterError
-from devcluster.images import build_all
-from devcluster.paths import checkout
-from devcluster.postgres import PostgresAddress
-from devcluster.processes import ProcessSpec
-from devcluster.progress import note, step
-from devcluster.sources import DevclusterSource, choose_source
+from devcluster.images.builder import build_all
+from devcluster.kubernetes.cluster import Cluster
+from devcluster.machine.errors import DevclusterError
+from devcluster.machine.paths import checkout
+from devcluster.machine.processes import ProcessSpec
+from devcluster.machine.progress import note, step
+from devcluster.postgres import server as postgres
+from devcluster.postgres.server import PostgresAddress
+from devcluster.sources.choice import DevclusterSource, choose_source
 
 __all__ = ["Platform", "current", "up"]
 
@@ -183,6 +183,7 @@ def _settings(cluster: Cluster, address: PostgresAddress, kept: _Secrets, images
         "STOREPLANE_MEDUSA_IMAGE": images["medusa"],
         "STOREPLANE_MEDUSA_POSTGRES_IMAGE": images["postgres"],
         "STOREPLANE_MEDUSA_REDIS_IMAGE": images["redis"],
+        "STOREPLANE_STORE_PRESET": "local",
         "STOREPLANE_STORE_URL_PORT": str(cluster.settings.shops_port),
     }
 

@@ -17,7 +17,7 @@ from tests.support.postgres import PostgresServer, chosen, start_server
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from devcluster.postgres_binaries import Binaries
+    from devcluster.postgres.binaries import Binaries
 
 _numbers = itertools.count(1)
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from devcluster.paths import ClusterPaths
-from devcluster.sources import DevclusterSource, choose_source
+from devcluster.machine.paths import ClusterPaths
+from devcluster.sources.choice import DevclusterSource, choose_source
 from tests.support.busybox import busybox_archive
 from tests.support.cluster import Namespace, open_cluster, pod, run_devcluster, service
 from tests.support.machine import Machine

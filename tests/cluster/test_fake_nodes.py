@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from devcluster.fake_nodes import LABELS, TAINT
-from devcluster.sources import DevclusterSource, choose_source
+from devcluster.kubernetes.fake_nodes import LABELS, TAINT
+from devcluster.sources.choice import DevclusterSource, choose_source
 from tests.support.cluster import Namespace, job, open_cluster, pod, run_devcluster
 
 if TYPE_CHECKING:

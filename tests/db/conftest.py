@@ -9,7 +9,7 @@ import pytest
 from tests.support.postgres import chosen
 
 if TYPE_CHECKING:
-    from devcluster.postgres_binaries import Binaries
+    from devcluster.postgres.binaries import Binaries
 
 
 @pytest.fixture(scope="session", params=chosen(), ids=lambda binaries: f"pg{binaries.major}")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from demo.platform import Platform, up
-from devcluster.cluster import Cluster
-from devcluster.sources import DevclusterSource, choose_source, refuse_foreign_for_tests
+from devcluster.kubernetes.cluster import Cluster
+from devcluster.sources.choice import DevclusterSource, choose_source, refuse_foreign_for_tests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,8 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
-from devcluster.archive import write_archive
-from devcluster.paths import cache_dir
+from devcluster.images.archive import write_archive
+from devcluster.machine.paths import cache_dir
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from devcluster.paths import ClusterPaths
-from devcluster.sources import DevclusterSource, choose_source, refuse_foreign_for_tests
+from devcluster.machine.paths import ClusterPaths
+from devcluster.sources.choice import DevclusterSource, choose_source, refuse_foreign_for_tests
 from tests.support.busybox import busybox_archive, busybox_reference
 from tests.support.polling import poll
 

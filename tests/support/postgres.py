@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from devcluster.postgres_binaries import Binaries, initdb, installations, os_user
+from devcluster.postgres.binaries import Binaries, initdb, installations, os_user
 from tests.support.polling import poll
 
 if TYPE_CHECKING:

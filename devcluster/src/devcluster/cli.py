@@ -11,17 +11,18 @@ from typing import Annotated
 
 import typer
 
-from devcluster import cluster as clusters
-from devcluster import postgres
-from devcluster.cluster import Cluster
-from devcluster.doctor import doctor as run_doctor
-from devcluster.errors import DevclusterError, WrongUsageError
-from devcluster.images import build_all
-from devcluster.packages import PACKAGES, TEST_PACKAGES, ensure_packages
-from devcluster.progress import note
-from devcluster.settings import Wish
-from devcluster.sources import choose_source
-from devcluster.tools import Tools
+from devcluster.images.builder import build_all
+from devcluster.images.helm import helm_binary
+from devcluster.kubernetes import cluster as clusters
+from devcluster.kubernetes.cluster import Cluster
+from devcluster.kubernetes.settings import Wish
+from devcluster.kubernetes.tools import Tools
+from devcluster.machine.doctor import doctor as run_doctor
+from devcluster.machine.errors import DevclusterError, WrongUsageError
+from devcluster.machine.packages import PACKAGES, TEST_PACKAGES, ensure_packages
+from devcluster.machine.progress import note
+from devcluster.postgres import server as postgres
+from devcluster.sources.choice import choose_source
 
 __all__ = ["main"]
 
@@ -139,6 +140,8 @@ def prepare() -> None:
         print(f"installed {package}")
     tools = Tools()
     _ = tools.devkube, tools.pause
+    # Before the images: the one that holds Helm then takes what this build has compiled.
+    _ = helm_binary()
     _ = build_all()
 
 

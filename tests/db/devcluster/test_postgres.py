@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from devcluster import postgres
-from devcluster.cgroups import Cgroup
-from devcluster.errors import DevclusterError
-from devcluster.postgres_binaries import check_binaries, find_binaries, installations
+from devcluster.machine.cgroups import Cgroup
+from devcluster.machine.errors import DevclusterError
+from devcluster.postgres import server as postgres
+from devcluster.postgres.binaries import check_binaries, find_binaries, installations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from devcluster.postgres import PostgresAddress
+    from devcluster.postgres.server import PostgresAddress
 
 pytestmark = pytest.mark.db
 

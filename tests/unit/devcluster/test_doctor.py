@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from devcluster import doctor as module
-from devcluster.doctor import Finding, doctor, findings
+from devcluster.machine import doctor as module
+from devcluster.machine.doctor import Finding, doctor, findings
 
 if TYPE_CHECKING:
     from .conftest import Stub

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from devcluster.fake_nodes import LABELS, TAINT, kwok_process, node_manifests
-from devcluster.paths import checkout
+from devcluster.kubernetes.fake_nodes import LABELS, TAINT, kwok_process, node_manifests
+from devcluster.machine.paths import checkout
 
 pytestmark = pytest.mark.unit
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from devcluster import packages
-from devcluster.errors import DevclusterError
-from devcluster.packages import Package, ensure_packages, missing_packages
+from devcluster.machine import packages
+from devcluster.machine.errors import DevclusterError
+from devcluster.machine.packages import Package, ensure_packages, missing_packages
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from devcluster.errors import DevclusterError
-from devcluster.processes import ProcessSpec, ensure, is_running, running_pid, stop
+from devcluster.machine.errors import DevclusterError
+from devcluster.machine.processes import ProcessSpec, ensure, is_running, running_pid, stop
 from tests.support.polling import poll
 
 if TYPE_CHECKING:

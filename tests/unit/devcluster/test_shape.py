@@ -14,12 +14,12 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devcluster.archive import references, write_archive
-from devcluster.errors import DevclusterError, WrongUsageError, log_tail
-from devcluster.network import Network
-from devcluster.paths import check_name, write_if_changed
-from devcluster.pki import Authority
-from devcluster.settings import Settings, Wish
+from devcluster.images.archive import references, write_archive
+from devcluster.kubernetes.network import Network
+from devcluster.kubernetes.pki import Authority
+from devcluster.kubernetes.settings import Settings, Wish
+from devcluster.machine.errors import DevclusterError, WrongUsageError, log_tail
+from devcluster.machine.paths import check_name, write_if_changed
 
 if TYPE_CHECKING:
     from pathlib import Path

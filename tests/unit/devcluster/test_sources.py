@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from devcluster.errors import DevclusterError
-from devcluster.kind import KindCluster
-from devcluster.settings import Wish
-from devcluster.sources import (
+from devcluster.kubernetes.settings import Wish
+from devcluster.machine.errors import DevclusterError
+from devcluster.sources.choice import (
     DevclusterSource,
     KindSource,
     KubeconfigSource,
     choose_source,
     refuse_foreign_for_tests,
 )
+from devcluster.sources.kind import KindCluster
 
 if TYPE_CHECKING:
     from .conftest import Stub

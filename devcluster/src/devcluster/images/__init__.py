@@ -1,0 +1,1 @@
+"""Container images, built by content with or without Docker, and kept as archives."""

@@ -1,0 +1,87 @@
+"""What a cluster was asked to be: written at its first ``up``, read by every later command."""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from devcluster.machine.errors import DevclusterError, WrongUsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Settings", "Wish"]
+
+_FIXED_PORTS = (8080, 8081)
+"""The ports of the cluster named ``dev``: what README and people remember. Other clusters take free ones."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What an ``up`` asks for; None keeps what the cluster has, or takes the default."""
+
+    nodes: int | None = None
+    fake_nodes: int | None = None
+    controller_qps: int | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The shape of one cluster."""
+
+    index: int
+    """Its place among the clusters of the machine, which gives its addresses."""
+    api_port: int
+    shops_port: int
+    api_target: str = ""
+    """HOST:PORT that the API's port leads to; empty for the product's NodePort inside the cluster."""
+    nodes: int = 1
+    fake_nodes: int = 0
+    controller_qps: int = 20
+    """Upstream's default."""
+
+    @classmethod
+    def read(cls, file: Path) -> Settings | None:
+        """Return a cluster's settings, or None when it has never been up."""
+        try:
+            return cls(**json.loads(file.read_text()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError) as error:
+            raise DevclusterError(f"{file} cannot be read: {error}", remedy="run `devcluster down` and `up`") from error
+
+    @classmethod
+    def first(cls, name: str, index: int) -> Settings:
+        """Return the settings of a new cluster: fixed ports for ``dev``, free ones for the others."""
+        api_port, shops_port = _FIXED_PORTS if name == "dev" else (_free_port(), _free_port())
+        return cls(index=index, api_port=api_port, shops_port=shops_port)
+
+    def granting(self, wish: Wish) -> Settings:
+        """Return the settings with what the wish names changed.
+
+        Raises
+        ------
+        WrongUsageError
+            If the wish would take a node away.
+        """
+        if wish.nodes is not None and wish.nodes < self.nodes:
+            raise WrongUsageError(
+                f"the cluster has {self.nodes} nodes; nodes are not taken away", remedy="devcluster down, then up"
+            )
+        changed = {key: value for key, value in asdict(wish).items() if value is not None}
+        return replace(self, **changed)
+
+    def write(self, file: Path) -> None:
+        """Keep the settings."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_suffix(".new")
+        unfinished.write_text(json.dumps(asdict(self), indent=1))
+        unfinished.rename(file)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

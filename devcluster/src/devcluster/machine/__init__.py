@@ -1,0 +1,1 @@
+"""The machine underneath: its packages, processes and control groups, and what is built and kept on it."""

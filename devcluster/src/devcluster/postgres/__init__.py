@@ -1,0 +1,1 @@
+"""A private Postgres for development, beside a cluster and not part of it."""

@@ -1,0 +1,198 @@
+"""The medusa chart, rendered by the Helm that ships in the provisioner and checked against Kubernetes' own schemas."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from devcluster.images.helm import helm_binary
+from devcluster.machine.paths import checkout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+CHART = checkout() / "charts" / "medusa"
+PRESETS = ["", "values-local.yaml"]
+KUBERNETES = "1.34"
+IMAGES = {
+    "server": "storeplane.local/medusa:0123456789abcdef",
+    "postgres": "storeplane.local/postgres:0123456789abcdef",
+    "redis": "registry.example:5000/redis@sha256:" + "0" * 64,
+}
+GIVEN = {
+    "image": IMAGES,
+    "secretName": "medusa-secrets",
+    "host": "shop-abcd1234.localhost",
+    "publicUrl": "http://shop-abcd1234.localhost:8081",
+}
+
+
+def helm_template(folder: Path, values: Mapping[str, Any], preset: str = "") -> subprocess.CompletedProcess[str]:
+    file = folder / "values.json"
+    file.write_text(json.dumps(values))
+    presets = ["--values", str(CHART / preset)] if preset else []
+    return subprocess.run(
+        [helm_binary(), "template", "medusa", CHART, "--namespace", "store-shop-abcd1234", *presets, "--values", file],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={"HOME": str(folder), "PATH": "/nonexistent"},
+    )
+
+
+def render(folder: Path, values: Mapping[str, Any] | None = None, preset: str = "") -> dict[str, dict[str, Any]]:
+    """Return the rendered objects by ``Kind/name``."""
+    rendered = helm_template(folder, GIVEN if values is None else values, preset)
+    assert rendered.returncode == 0, rendered.stderr
+    documents = [document for document in yaml.safe_load_all(rendered.stdout) if document]
+    return {f"{document['kind']}/{document['metadata']['name']}": document for document in documents}
+
+
+def with_values(**changes: Any) -> dict[str, Any]:
+    return {**GIVEN, **changes}
+
+
+def workloads(objects: Mapping[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    kinds = {"Deployment", "StatefulSet", "Job"}
+    yield from (document for document in objects.values() if document["kind"] in kinds)
+
+
+def pod_specs(objects: Mapping[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    yield from (workload["spec"]["template"]["spec"] for workload in workloads(objects))
+
+
+def containers(objects: Mapping[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for spec in pod_specs(objects):
+        yield from [*spec.get("initContainers", []), *spec["containers"]]
+
+
+def setup_job(objects: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    (job,) = [document for document in objects.values() if document["kind"] == "Job"]
+    return job
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_renders_objects_that_kubernetes_knows(tmp_path: Path, preset: str) -> None:
+    objects = render(tmp_path, preset=preset)
+    for document in objects.values():
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+    assert {"Service/medusa", "Service/postgres", "Service/redis", "Ingress/medusa", "Deployment/medusa"} <= set(
+        objects
+    )
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_pod_satisfies_pod_security_restricted(tmp_path: Path, preset: str) -> None:
+    objects = render(tmp_path, preset=preset)
+    for spec in pod_specs(objects):
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["enableServiceLinks"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] > 0
+        assert spec["securityContext"]["runAsGroup"] > 0
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert all("hostPath" not in volume for volume in spec["volumes"])
+    for container in containers(objects):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_pods_fit_the_quota_of_a_store_all_at_once(tmp_path: Path, preset: str) -> None:
+    millicores = mebibytes = 0
+    for container in containers(render(tmp_path, preset=preset)):
+        limits = container["resources"]["limits"]
+        assert set(container["resources"]["requests"]) == {"cpu", "memory"}
+        cpu = limits["cpu"]
+        millicores += int(cpu[:-1]) if cpu.endswith("m") else int(cpu) * 1000
+        memory = limits["memory"]
+        mebibytes += int(memory[:-2]) * (1024 if memory.endswith("Gi") else 1)
+    assert millicores <= 4000
+    assert mebibytes <= 4096
+
+
+def test_selectors_and_claims_carry_nothing_that_changes_with_a_version(tmp_path: Path) -> None:
+    fixed = {"app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component"}
+    objects = render(tmp_path)
+    for workload in workloads(objects):
+        selector = workload["spec"].get("selector", {"matchLabels": {}})
+        assert set(selector["matchLabels"]) <= fixed
+        assert selector["matchLabels"].items() <= workload["spec"]["template"]["metadata"]["labels"].items()
+        for claim in workload["spec"].get("volumeClaimTemplates", []):
+            assert set(claim["metadata"]["labels"]) <= fixed
+            assert "storageClassName" not in claim["spec"]
+
+
+def test_secrets_are_only_named_never_made(tmp_path: Path) -> None:
+    objects = render(tmp_path)
+    assert all(document["kind"] != "Secret" for document in objects.values())
+    for container in containers(objects):
+        for variable in container["env"]:
+            source = variable.get("valueFrom", {}).get("secretKeyRef")
+            assert source is None or source["name"] == "medusa-secrets"
+
+
+def test_setup_is_a_plain_job_and_the_server_waits_for_its_revision(tmp_path: Path) -> None:
+    objects = render(tmp_path)
+    job = setup_job(objects)
+    assert job["metadata"]["labels"]["storeplane.dev/role"] == "setup"
+    assert "annotations" not in job["metadata"]
+    revisions = {
+        variable["value"]
+        for container in containers(objects)
+        for variable in container["env"]
+        if variable["name"] == "SETUP_REVISION"
+    }
+    assert revisions == {job["metadata"]["name"].removeprefix("setup-")}
+
+
+def test_setup_job_has_another_name_when_its_template_would_change(tmp_path: Path) -> None:
+    image = {**IMAGES, "server": "storeplane.local/medusa:fedcba9876543210"}
+    amounts = {"cpu": "500m", "memory": "512Mi"}
+    variants = [
+        GIVEN,
+        with_values(image=image),
+        with_values(publicUrl="https://shop.example"),
+        with_values(secretName="other"),
+        with_values(setup={"resources": {"requests": amounts, "limits": amounts}}),
+    ]
+    jobs = [setup_job(render(tmp_path, values)) for values in variants]
+    assert len({job["metadata"]["name"] for job in jobs}) == len(variants)
+    same = setup_job(render(tmp_path, with_values(host="")))
+    assert same == jobs[0]
+
+
+def test_parts_that_are_elsewhere_are_left_out(tmp_path: Path) -> None:
+    objects = render(tmp_path, with_values(host="", postgres={"enabled": False}))
+    assert not [name for name in objects if name.startswith("Ingress/") or name.endswith("/postgres")]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        with_values(imagePullPolicy="Always"),
+        with_values(image={"server": "a:1", "postgres": "a:1", "redis": "a:1", "sidecar": "a:1"}),
+        with_values(image={"server": "no tag", "postgres": "a:1", "redis": "a:1"}),
+        with_values(host='x"; drop'),
+        with_values(host="Shop.localhost"),
+        with_values(publicUrl="javascript:alert(1)"),
+        with_values(secretName=""),
+        with_values(secretName="a\nb"),
+        with_values(server={"resources": {"limits": {"cpu": "lots", "memory": "1Gi"}}}),
+        {key: value for key, value in GIVEN.items() if key != "image"},
+    ],
+)
+def test_schema_refuses_what_is_unknown_or_could_become_something_else(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    refused = helm_template(tmp_path, wrong)
+    assert refused.returncode != 0
+    assert "schema" in refused.stderr
