@@ -4,6 +4,7 @@ lightkube is imported when the first call is made, after the handshake: it costs
 every store would pay.
 """
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from provisioner_job.errors import PhaseError, RetryableError
@@ -80,6 +81,14 @@ class Cluster:
         made = codecs.from_dict({"apiVersion": "v1", "kind": "Secret"} | secret)
         await self._asked(f"replace Secret {secret['metadata']['name']}", self._client().replace(made))
 
+    async def delete(self, kind: str, name: str, namespace: str) -> None:
+        """Remove an object at once and what it owns in the background; nothing happens when there is none."""
+        from lightkube.types import CascadeType  # noqa: PLC0415 -- see the module's docstring
+
+        removal = self._client().delete(_resource(kind), name, namespace=namespace, cascade=CascadeType.BACKGROUND)
+        with suppress(_AbsentError):
+            await self._asked(f"delete {kind} {name}", removal)
+
     async def log_tail(self, pod: str, namespace: str, container: str, lines: int) -> str:
         """Return the last lines of a container's log; empty when there is none."""
         try:
@@ -115,12 +124,18 @@ class Cluster:
         return made
 
 
-class _AbsentError(Exception):
-    """404."""
+class _AbsentError(RetryableError):
+    """The object is not there; where that is no answer, it or its namespace went away while we worked."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("OBJECT_GONE", "An object of the store went away", detail)
 
 
-class _TakenError(Exception):
-    """409."""
+class _TakenError(RetryableError):
+    """The name is taken; where that is no answer, somebody else changed the object since it was read."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("OBJECT_CHANGED", "Somebody else changes an object of the store", detail)
 
 
 def _explained(what: str, error: Exception) -> Exception:
@@ -130,7 +145,8 @@ def _explained(what: str, error: Exception) -> Exception:
 
     if isinstance(error, ApiError):
         status, message = error.status.code or 0, f"{what}: {error.status.message}"
-        if status == _NOT_FOUND:
+        # Without a name it is the kind that is not there, and a next attempt would not find it either.
+        if status == _NOT_FOUND and error.status.details is not None and error.status.details.name:
             return _AbsentError(message)
         if status == _CONFLICT:
             return _TakenError(message)
