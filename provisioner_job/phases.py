@@ -111,8 +111,10 @@ PHASE_STEPS: Final = (
     Phase("namespace", 30, _namespace),
     Phase("policies", 30, _policies),
     Phase("secrets", 30, _secrets),
-    Phase("release", 90, _release),
-    # Migrations and seed take half a minute with one CPU and a minute with half of one.
+    # Helm has 80 s and 20 to be stopped; a failed setup has 20 to go before that.
+    Phase("release", 120, _release),
+    # Migrations and seed take half a minute with one CPU and a minute with half of one. Longer than the Job's own
+    # limit in the chart, so that its end is seen and told.
     Phase("setup", 360, _setup),
     Phase("verify", 180, _verify),
 )

@@ -18,6 +18,7 @@ from provisioner_job.cluster import Cluster
 from provisioner_job.errors import PhaseError, RetryableError
 from provisioner_job.journal import Journal
 from provisioner_job.runner import run
+from provisioner_job.setup import remove_failed_setups
 
 __all__ = ["install", "marked_failed"]
 
@@ -44,9 +45,10 @@ async def install(cluster: Cluster, namespace: str, spec: dict[str, Any], journa
     PhaseError
         The chart or its values are refused.
     RetryableError
-        The cluster did not answer, or Helm took too long.
+        The cluster did not answer, Helm took too long, or a failed setup cannot be removed.
     """
     unlocked = await _unlock(cluster, namespace, journal)
+    await remove_failed_setups(cluster, namespace, journal)
     chart = _CHARTS / spec["chart"]
     with tempfile.TemporaryDirectory(prefix="helm-") as folder:
         file = Path(folder) / "values.json"

@@ -1,18 +1,46 @@
-"""Following the chart's setup Job (migrations, seed, admin user) to its end, and finding the cause when it fails."""
+"""Following the chart's setup Job (migrations, seed, admin user) to its end, and finding the cause when it fails.
+
+The Job's name is made of its inputs, so a new try of the same setup has the name of the failed one, and Helm leaves an
+object alone that is as the chart wants it. A failed one therefore goes before Helm runs.
+"""
 
 import asyncio
 from typing import Any, Final
 
 from provisioner_job.cluster import Cluster
-from provisioner_job.errors import PhaseError
+from provisioner_job.errors import PhaseError, RetryableError
 from provisioner_job.journal import Journal
 
-__all__ = ["failed_container", "wait_for_setup"]
+__all__ = ["failed_container", "remove_failed_setups", "wait_for_setup"]
 
 _ROLE: Final = {"storeplane.dev/role": "setup"}
 _POLL_SECONDS: Final = 0.5
 """One small read; a watch that is silently dropped would cost more than it saves in a minute."""
 _CAUSE_LINES: Final = 20
+_REMOVAL_SECONDS: Final = 20.0
+"""A removed Job is gone at once; only a finalizer of somebody else's holds it."""
+
+
+async def remove_failed_setups(cluster: Cluster, namespace: str, journal: Journal) -> None:
+    """Delete the setup Jobs that failed, with their pods, and return once they are gone.
+
+    Raises
+    ------
+    RetryableError
+        One is still there after 20 s.
+    """
+    for job in await cluster.list("Job", namespace, _ROLE):
+        if "Failed" not in _conditions(job):
+            continue
+        name = job["metadata"]["name"]
+        await cluster.delete("Job", name, namespace)
+        try:
+            async with asyncio.timeout(_REMOVAL_SECONDS):
+                await _gone(cluster, namespace, name)
+        except TimeoutError as error:
+            detail = f"Job {name} is still there after {_REMOVAL_SECONDS:.0f} s; look at its finalizers"
+            raise RetryableError("SETUP_STAYS", "A failed setup cannot be removed", detail) from error
+        journal.say("removed the failed setup of an earlier run", phase="release", level="warning", job=name)
 
 
 async def wait_for_setup(cluster: Cluster, namespace: str, journal: Journal) -> dict[str, Any]:
@@ -22,6 +50,8 @@ async def wait_for_setup(cluster: Cluster, namespace: str, journal: Journal) -> 
     ------
     PhaseError
         It failed; the detail is the end of the failing container's log.
+    RetryableError
+        It ran out of its own time.
     """
     told = ""
     while True:
@@ -30,12 +60,15 @@ async def wait_for_setup(cluster: Cluster, namespace: str, journal: Journal) -> 
             # After an upgrade there are several; RFC 3339 sorts as text.
             job = max(jobs, key=lambda item: str(item["metadata"].get("creationTimestamp")))
             name = job["metadata"]["name"]
-            conditions = {
-                each["type"] for each in (job.get("status") or {}).get("conditions") or () if each["status"] == "True"
-            }
+            conditions = _conditions(job)
             if "Complete" in conditions:
                 return {"job": name}
             pods = await cluster.list("Pod", namespace, {"batch.kubernetes.io/job-name": name})
+            if conditions.get("Failed") == "DeadlineExceeded":
+                # Its pods went with it, so there is no log to show; a slow machine is not a broken store.
+                raise RetryableError(
+                    "SETUP_TIMEOUT", "The store's setup took too long", f"Job {name} ran into its limit"
+                )
             if "Failed" in conditions:
                 raise PhaseError("SETUP_FAILED", "The store's setup failed", await _cause(cluster, namespace, pods))
             now = _progress(pods)
@@ -43,6 +76,19 @@ async def wait_for_setup(cluster: Cluster, namespace: str, journal: Journal) -> 
                 told = now
                 journal.say(now, phase="setup")
         await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _gone(cluster: Cluster, namespace: str, name: str) -> None:
+    while True:
+        if await cluster.get("Job", name, namespace) is None:
+            return
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def _conditions(job: dict[str, Any]) -> dict[str, str]:
+    """Return the reasons of the conditions that hold, by their types."""
+    found = (job.get("status") or {}).get("conditions") or ()
+    return {each["type"]: each.get("reason") or "" for each in found if each["status"] == "True"}
 
 
 def _progress(pods: list[dict[str, Any]]) -> str:

@@ -12,6 +12,7 @@ import yaml
 
 from devcluster.images.helm import helm_binary
 from devcluster.machine.paths import checkout
+from provisioner_job.phases import PHASE_STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -154,6 +155,11 @@ def test_setup_is_a_plain_job_and_the_server_waits_for_its_revision(tmp_path: Pa
         if variable["name"] == "SETUP_REVISION"
     }
     assert revisions == {job["metadata"]["name"].removeprefix("setup-")}
+
+
+def test_setup_ends_by_its_own_limit_before_the_provisioner_stops_waiting(tmp_path: Path) -> None:
+    (phase,) = [phase for phase in PHASE_STEPS if phase.name == "setup"]
+    assert setup_job(render(tmp_path))["spec"]["activeDeadlineSeconds"] < phase.limit_seconds
 
 
 def test_setup_job_has_another_name_when_its_template_would_change(tmp_path: Path) -> None:
