@@ -21,7 +21,7 @@ init: $(VENV_KEY) ## Make the Python environment in .venv from the pinned requir
 
 $(VENV_KEY):
 	@command -v python3 >/dev/null || { echo "python3 is missing: apt-get install -y python3 python3-venv" >&2; exit 2; }
-	@echo "making $(VENV) from requirements/dev.txt"
+	@echo "making $(VENV) from requirements/dev.txt" >&2
 	@rm -rf $(VENV)
 	@python3 -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt

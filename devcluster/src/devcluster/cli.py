@@ -23,6 +23,7 @@ from devcluster.machine.packages import PACKAGES, TEST_PACKAGES, ensure_packages
 from devcluster.machine.progress import note
 from devcluster.postgres import server as postgres
 from devcluster.sources.choice import choose_source
+from devcluster.sources.kind import KindCluster
 
 __all__ = ["main"]
 
@@ -68,6 +69,9 @@ def down(
     for each in clusters.names():
         Cluster(each).down()
         print(f"cluster {each} is down")
+    for each in KindCluster.names():
+        KindCluster(each).down()
+        print(f"kind cluster {each} is down")
     for each in postgres.names():
         postgres.down(each)
         print(f"Postgres {each} is down")

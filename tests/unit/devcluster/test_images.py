@@ -16,7 +16,7 @@ DOCKER = """\
 #!/bin/sh
 echo "$@" >> "$CALLS"
 case "$1" in
-  info) echo 28.0 ;;
+  info) echo '{"ServerVersion": "28.0"}' ;;
   build) [ ! -e "$BROKEN" ] || { echo "no space left"; exit 1; } ;;
   image) [ "$2" = rm ] || exit 1 ;;
   save) echo archive > "$3" ;;

@@ -82,6 +82,11 @@ def test_a_build_without_package_clients_is_lent_nothing(tmp_path: Path) -> None
     assert mounts([], tmp_path / "lent") == []
 
 
+def test_settings_with_a_token_are_closed_to_other_users(tmp_path: Path) -> None:
+    mounts(["npm"], tmp_path / "lent")
+    assert (tmp_path / "lent").stat().st_mode & 0o077 == 0
+
+
 def test_only_caches_are_writable(tmp_path: Path) -> None:
     for mount in mounts(["apt", "pip"], tmp_path / "lent"):
         assert mount.writable is mount.target.startswith("/root/.cache/")

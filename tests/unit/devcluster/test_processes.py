@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +17,6 @@ from tests.support.polling import poll
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _NAME = "sleeper"
 
@@ -95,6 +96,22 @@ def test_missing_program_is_an_error_with_the_next_step(run: Path) -> None:
         _ensure(run, "no-such-program")
 
     assert "doctor" in caught.value.render()
+
+
+def test_process_that_dies_at_once_never_counts_as_running(run: Path) -> None:
+    """Whether its death is seen while it is recorded or after it, it is an error or dead, never alive."""
+    for number in range(20):
+        with contextlib.suppress(DevclusterError):
+            _ensure(run, "sh", "-c", f"exit {number % 2}")
+        poll(lambda: not is_running(_NAME, run=run), what="a process that has ended is seen dead", seconds=5)
+
+
+def test_record_of_a_process_never_seen_alive_is_of_none(run: Path) -> None:
+    run.mkdir()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    (run / f"{_NAME}.json").write_text(json.dumps({"pid": 2**22 + 1, "started": None, "boot": boot, "digest": ""}))
+
+    assert not is_running(_NAME, run=run)
 
 
 def test_nothing_of_the_callers_environment_leaks_in(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

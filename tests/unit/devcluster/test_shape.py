@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devcluster.images.archive import references, write_archive
+from devcluster.kubernetes import cluster as clusters
+from devcluster.kubernetes.cluster import Cluster
 from devcluster.kubernetes.network import Network
 from devcluster.kubernetes.pki import Authority
 from devcluster.kubernetes.settings import Settings, Wish
@@ -56,20 +58,20 @@ def test_name_that_cannot_be_a_folder_or_a_cgroup_is_refused(name: str) -> None:
 
 
 def test_dev_has_the_fixed_ports_and_others_free_ones() -> None:
-    dev, other = Settings.first("dev", 0), Settings.first("other", 1)
+    dev, other = Settings.first("dev"), Settings.first("other")
 
     assert (dev.api_port, dev.shops_port) == (8080, 8081)
     assert not {other.api_port, other.shops_port} & {0, 8080, 8081}
 
 
 def test_wish_changes_what_it_names_and_keeps_the_rest(tmp_path: Path) -> None:
-    settings = Settings.first("other", 3).granting(Wish(nodes=2))
+    settings = Settings.first("other").granting(Wish(nodes=2))
 
     settings.granting(Wish(controller_qps=200)).write(tmp_path / "cluster.json")
 
     kept = Settings.read(tmp_path / "cluster.json")
     assert kept is not None
-    assert (kept.index, kept.nodes, kept.controller_qps, kept.fake_nodes) == (3, 2, 200, 0)
+    assert (kept.nodes, kept.controller_qps, kept.fake_nodes) == (2, 200, 0)
     with pytest.raises(WrongUsageError, match="not taken away"):
         kept.granting(Wish(nodes=1))
 
@@ -81,6 +83,39 @@ def test_damaged_settings_are_told_with_the_next_step(tmp_path: Path) -> None:
         Settings.read(tmp_path / "cluster.json")
 
     assert "next step" in caught.value.render()
+
+
+def test_only_folders_of_clusters_count_as_clusters(tmp_path: Path) -> None:
+    """``down --all`` removes what this names: a home that somebody else's folders share must not lose them."""
+    root = tmp_path / "state"
+    for name in ("www", "kind-dev", "lost+found", "postgres-dev"):
+        (root / name).mkdir(parents=True)
+    (root / "mine").mkdir()
+    (root / "mine" / "index").write_text("59")
+
+    assert "mine" in clusters.names()
+    assert not {"www", "kind-dev", "lost+found", "postgres-dev"} & set(clusters.names())
+
+
+def test_down_removes_a_cluster_whose_settings_are_damaged(tmp_path: Path) -> None:
+    home = tmp_path / "state" / "mine"
+    (home / "run").mkdir(parents=True)
+    (home / "index").write_text("59")
+    (home / "cluster.json").write_text('{"nodes": ')
+
+    Cluster("mine").down()
+
+    assert not home.exists()
+
+
+def test_down_leaves_a_folder_that_is_not_a_clusters(tmp_path: Path) -> None:
+    stranger = tmp_path / "state" / "www" / "page"
+    stranger.parent.mkdir(parents=True)
+    stranger.write_text("not ours")
+
+    Cluster("www").down()
+
+    assert stranger.read_text() == "not ours"
 
 
 def test_same_content_leaves_a_generated_file_untouched(tmp_path: Path) -> None:

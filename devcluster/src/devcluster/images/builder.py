@@ -7,8 +7,6 @@ nothing is built, in a fresh checkout as well. Loading archives into a cluster i
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
-import fcntl
 import os
 import shutil
 import time
@@ -18,11 +16,12 @@ from typing import TYPE_CHECKING
 from devcluster.images.catalogue import Image, content_key, foreign_bases, load, stage_context
 from devcluster.images.engines import choose
 from devcluster.machine.errors import DevclusterError
+from devcluster.machine.locks import exclusive
 from devcluster.machine.paths import cache_dir, checkout
 from devcluster.machine.progress import note, step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from devcluster.images.engines import Engine
@@ -68,8 +67,9 @@ def build_all(names: Sequence[str] | None = None, *, root: Path | None = None) -
     if unknown := set(names or ()) - set(catalogue):
         raise DevclusterError(f"no image is called {sorted(unknown)}", remedy=f"use some of {list(catalogue)}")
     wanted = [name for name, image in catalogue.items() if (name in names if names is not None else image.pods)]
-    with _lock() as lock:
-        engine = choose(cache_dir("images"), lock=lock)
+    # Two builds would share one storage, and the second usually finds its work done.
+    with exclusive(cache_dir("images") / "lock", "building images") as lock:
+        engine = choose(cache_dir("images"), lock=lock.fileno())
         planned = _plan(root, catalogue, engine)
         missing = _missing(wanted, catalogue, planned)
         if missing:
@@ -161,15 +161,3 @@ def _prune(name: str, engine: Engine) -> None:
     for archive in sorted(archives, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT_ARCHIVES:]:
         engine.remove(f"{_REGISTRY}/{name}:{archive.stem[-16:]}")
         archive.unlink()
-
-
-@contextlib.contextmanager
-def _lock() -> Iterator[int]:
-    """Hold the cache's lock: two builds would share one storage, and the second usually finds its work done."""
-    with (cache_dir("images") / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            note("waiting for another build of the images to end")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield file.fileno()

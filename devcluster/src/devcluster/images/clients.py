@@ -62,9 +62,11 @@ def mounts(clients: Sequence[str], folder: Path) -> list[Mount]:
     clients
         Any of apt, go, npm, pip.
     folder
-        Where generated settings are written; it must live as long as the build.
+        Where generated settings are written, for the caller alone, since they may hold a registry's token. It must
+        live as long as the build, and no longer.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
     lent: list[Mount] = []
     bundle = certificates()
     if bundle is not None and clients:

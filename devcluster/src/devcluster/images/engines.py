@@ -6,7 +6,6 @@ leaves no mount and no process, and nothing of the machine's own containers is s
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from devcluster.images.bases import base_key, make_base
 from devcluster.images.clients import mounts
+from devcluster.machine.docker import docker_answers
 from devcluster.machine.errors import DevclusterError
 
 if TYPE_CHECKING:
@@ -91,21 +91,6 @@ def choose(work: Path, *, lock: int) -> Engine:
     return Buildah(work, lock=lock)
 
 
-def docker_answers() -> bool:
-    """Return whether a Docker engine runs; the client alone does not count."""
-    if shutil.which("docker") is None:
-        return False
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        asked = subprocess.run(
-            ["docker", "info", "--format", "{{.ServerVersion}}"],
-            capture_output=True,
-            timeout=_INFO_SECONDS,
-            check=False,
-        )
-        return asked.returncode == 0 and bool(asked.stdout.strip())
-    return False
-
-
 class Docker:
     """A running Docker engine. It pulls the bases itself and brings its own package-client settings."""
 
@@ -180,17 +165,16 @@ class Buildah:
 
     def build(self, image: Image, *, reference: str, context: Path, arguments: Mapping[str, str], log: Path) -> None:
         """Build with the machine's package-client settings lent to it."""
-        lent = mounts(image.clients, self._scratch / f"clients-{image.name}")
-        self.bud(
-            context,
-            context / image.dockerfile,
-            reference,
-            log=log,
-            options=[
+        clients = self._scratch / f"clients-{image.name}"
+        try:
+            lent = mounts(image.clients, clients)
+            options = [
                 *(word for mount in lent for word in ("--volume", mount.volume())),
                 *(word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")),
-            ],
-        )
+            ]
+            self.bud(context, context / image.dockerfile, reference, log=log, options=options)
+        finally:
+            shutil.rmtree(clients, ignore_errors=True)
 
     def bud(self, context: Path, dockerfile: Path, reference: str, *, log: Path, options: Sequence[str] = ()) -> None:
         """Build a Dockerfile under a name; layers of earlier builds are used again."""

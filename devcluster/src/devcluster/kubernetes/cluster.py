@@ -7,7 +7,6 @@ same path. ``down`` needs nothing but the cgroup and the folder, whatever a cras
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import re
 import shutil
 from dataclasses import dataclass, replace
@@ -24,12 +23,13 @@ from devcluster.kubernetes.tools import KUBERNETES_VERSION, Tools
 from devcluster.machine import processes
 from devcluster.machine.cgroups import Cgroup
 from devcluster.machine.errors import DevclusterError
+from devcluster.machine.locks import exclusive
 from devcluster.machine.packages import ensure_packages
-from devcluster.machine.paths import ClusterPaths, check_name, state_root
+from devcluster.machine.paths import ClusterPaths, check_name, state_root, write_if_changed
 from devcluster.machine.progress import step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from devcluster.machine.processes import ProcessSpec
 
@@ -72,9 +72,14 @@ class Cluster:
         return settings
 
     @property
+    def network(self) -> net.Network:
+        """Its addresses, by its index among the clusters of the machine, which a file of its own keeps."""
+        return net.Network(int((self.paths.home / "index").read_text()))
+
+    @property
     def exists(self) -> bool:
         """Whether it has been up, and not down since."""
-        return (self.paths.home / "cluster.json").exists()
+        return (self.paths.home / "index").exists()
 
     def up(self, wish: Wish | None = None) -> None:
         """Bring the cluster to Ready: start what is missing, replace what has changed, leave the rest alone.
@@ -90,18 +95,27 @@ class Cluster:
             self._startup(settings).start()
 
     def down(self) -> None:
-        """End everything of the cluster and remove its folder; cached images and binaries stay."""
+        """End everything of the cluster and remove its folder; cached images and binaries stay.
+
+        It needs only the cgroup and the folder's file ``index``, which goes last: whatever state a crash left the
+        rest in, and if it is interrupted itself, it can be run again. A folder without that file is not ours.
+        """
         with self._lock():
             self.cgroup.kill()
             if self.exists:
-                net.disconnect(net.Network(self.settings.index))
+                net.disconnect(self.network)
             self.cgroup.remove()
-            if self.paths.home.exists():
-                shutil.rmtree(self.paths.home)
+            if self.exists:
+                for child in self.paths.home.iterdir():
+                    if child.is_dir():
+                        shutil.rmtree(child)
+                    elif child.name != "index":
+                        child.unlink()
+                (self.paths.home / "index").unlink()
+                self.paths.home.rmdir()
         for folder in map(Path, MOUNT_POINTS):
             with contextlib.suppress(OSError):  # not ours alone, or in use by another cluster
                 folder.rmdir()
-        (state_root() / f".{self.name}.lock").unlink(missing_ok=True)
 
     def share_postgres(self) -> None:
         """Let pods reach the development Postgres of this name at the host's end of the cable, port 5432."""
@@ -168,39 +182,25 @@ class Cluster:
         return self.paths.home / "bin/kubectl"
 
     def _startup(self, settings: Settings) -> Startup:
-        return Startup(self.paths, settings, self.cgroup, Tools())
+        return Startup(self.paths, settings, self.network, self.cgroup, Tools())
 
     def _settle(self, wish: Wish) -> Settings:
+        """Return what the cluster is to be from now on; a new one gets its place among the machine's clusters."""
+        if not self.exists:
+            with exclusive(state_root() / ".machine.lock", "the clusters' addresses"):
+                write_if_changed(self.paths.home / "index", str(net.allocate_index()))
         file = self.paths.home / "cluster.json"
-        settings = Settings.read(file)
-        if settings is None:
-            with _machine_lock():
-                settings = Settings.first(self.name, net.allocate_index()).granting(wish)
-                settings.write(file)
-        wanted = settings.granting(wish)
-        if wanted != settings:
-            wanted.write(file)
+        wanted = (Settings.read(file) or Settings.first(self.name)).granting(wish)
+        wanted.write(file)
         return wanted
 
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Keep two commands on one cluster apart; the second waits."""
-        state_root().mkdir(parents=True, exist_ok=True)
-        with (state_root() / f".{check_name(self.name)}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-
-@contextlib.contextmanager
-def _machine_lock() -> Iterator[None]:
-    with (state_root() / ".machine.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    def _lock(self) -> contextlib.AbstractContextManager[object]:
+        return exclusive(state_root() / f".{check_name(self.name)}.lock", f"the cluster {self.name}")
 
 
 def names() -> list[str]:
-    """Return every cluster that has left something on this machine: a folder, or only a cgroup."""
-    folders = {file.name for file in state_root().glob("*/") if not file.name.startswith("postgres-")}
+    """Return every cluster that has left something on this machine: a folder of ours, or only a cgroup."""
+    folders = {file.parent.name for file in state_root().glob("*/index")}
     return sorted(folders | {name for name in Cgroup.names() if not name.startswith("postgres-")})
 
 

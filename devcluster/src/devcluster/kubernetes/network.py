@@ -23,7 +23,15 @@ from pathlib import Path
 from devcluster.machine.errors import DevclusterError
 from devcluster.machine.paths import state_root
 
-__all__ = ["Network", "allocate_index", "connect_fabric", "connect_node", "disconnect"]
+__all__ = [
+    "Network",
+    "allocate_index",
+    "connect_fabric",
+    "connect_node",
+    "disconnect",
+    "on_host",
+    "route_to_others",
+]
 
 _COMMAND_SECONDS = 20
 _CLUSTERS = 60
@@ -93,25 +101,24 @@ def allocate_index() -> int:
     DevclusterError
         If all are taken.
     """
-    taken = {json.loads(file.read_text())["index"] for file in state_root().glob("*/cluster.json")}
+    taken = {file.read_text().strip() for file in state_root().glob("*/index")}
     for index in range(_CLUSTERS):
         # An interface of that name without a record belongs to a cluster with another DEVCLUSTER_HOME.
-        if index not in taken and not _on_host(Network(index)):
+        if str(index) not in taken and not on_host(Network(index)):
             return index
     raise DevclusterError(f"all {_CLUSTERS} cluster networks are in use", remedy="devcluster down --name NAME")
 
 
 def connect_fabric(network: Network, *, fabric: int) -> None:
-    """Make the bridge and the cable to the host; a cable that is already right is kept.
+    """Make the bridge and the cable to the host, in place of whatever an interrupted run has made of them.
 
     Parameters
     ----------
     fabric
         The pid that holds the fabric's namespace.
     """
-    if _has_interface("uplink", pid=fabric) and _on_host(network):
-        return
     disconnect(network)
+    _remove("br0", pid=fabric)
     hardware = _hardware_address(network.host_address)
     cable = ["type", "veth", "peer", "name", "uplink", "netns", str(fabric)]
     _ip("link", "add", network.interface, "address", hardware, *cable)
@@ -123,7 +130,7 @@ def connect_fabric(network: Network, *, fabric: int) -> None:
         link set br0 up
         link set uplink master br0
         link set uplink up
-        route add unreachable default
+        route replace unreachable default
         """,
         pid=fabric,
     )
@@ -132,34 +139,35 @@ def connect_fabric(network: Network, *, fabric: int) -> None:
     _ip("link", "set", network.interface, "up")
 
 
-def connect_node(network: Network, number: int, *, node: int, fabric: int, nodes: int) -> None:
-    """Plug a node into the fabric and give it its routes; a node that is connected is kept.
+def connect_node(network: Network, number: int, *, node: int, fabric: int) -> None:
+    """Plug a node into the fabric, in place of whatever cable it has; its routes to other nodes come after.
 
     Parameters
     ----------
     node, fabric
         The pids that hold the two namespaces.
-    nodes
-        How many nodes the cluster has: each has a route to the others' pods.
     """
-    if not _has_interface("eth0", pid=node):
-        # The kernel buries a dead node's namespace, and the far end of its cable, some time after its last process.
-        if _has_interface(f"node{number}", pid=fabric):
-            _batch(f"link delete node{number}", pid=fabric)
-        hardware = _hardware_address(network.node_address(number))
-        _batch(f"link add node{number} type veth peer name eth0 address {hardware} netns {node}", pid=fabric)
-        _batch(f"link set node{number} master br0\nlink set node{number} up", pid=fabric)
-        _batch(
-            f"""
-            link set lo up
-            addr add {network.node_address(number)}/24 dev eth0
-            link set eth0 up
-            route add default via {network.gateway_address}
-            """,
-            pid=node,
-        )
-        for setting in ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables"):
-            _set(setting, "1", pid=node)
+    # Both ends by name: the kernel buries a dead namespace, and the far end of its cable, in its own time.
+    _remove("eth0", pid=node)
+    _remove(f"node{number}", pid=fabric)
+    hardware = _hardware_address(network.node_address(number))
+    _batch(f"link add node{number} type veth peer name eth0 address {hardware} netns {node}", pid=fabric)
+    _batch(f"link set node{number} master br0\nlink set node{number} up", pid=fabric)
+    _batch(
+        f"""
+        link set lo up
+        addr add {network.node_address(number)}/24 dev eth0
+        link set eth0 up
+        route add default via {network.gateway_address}
+        """,
+        pid=node,
+    )
+    for setting in ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables"):
+        _set(setting, "1", pid=node)
+
+
+def route_to_others(network: Network, number: int, *, node: int, nodes: int) -> None:
+    """Give a node its routes to the pods of the cluster's other nodes."""
     for other in range(1, nodes + 1):
         if other != number:
             _batch(f"route replace {network.pod_cidr(other)} via {network.node_address(other)}", pid=node)
@@ -167,23 +175,25 @@ def connect_node(network: Network, number: int, *, node: int, fabric: int, nodes
 
 def disconnect(network: Network) -> None:
     """Remove the host's end of the cable, and the cable with it; absent is fine."""
-    if not _on_host(network):
+    if not on_host(network):
         return
     try:
         _ip("link", "delete", network.interface)
     except DevclusterError:
         # The kernel buries a dead fabric, and this end with it, in its own time: perhaps just now.
-        if _on_host(network):
+        if on_host(network):
             raise
 
 
-def _on_host(network: Network) -> bool:
+def on_host(network: Network) -> bool:
+    """Return whether the host's end of the cable is there."""
     return Path(f"/sys/class/net/{network.interface}").exists()
 
 
-def _has_interface(name: str, *, pid: int) -> bool:
+def _remove(interface: str, *, pid: int) -> None:
     listed = _run(["nsenter", f"--net=/proc/{pid}/ns/net", "--", "ip", "-json", "link"])
-    return any(link["ifname"] == name for link in json.loads(listed))
+    if any(link["ifname"] == interface for link in json.loads(listed)):
+        _batch(f"link delete {interface}", pid=pid)
 
 
 def _ip(*words: str) -> None:

@@ -77,8 +77,6 @@ class Node:
         The last mount makes everything shared, which kubelet needs to hand volumes into running containers. It is
         shared among the node's own namespaces only, because the namespace was made private first.
         """
-        if (self.home / "mounted").exists() and (self.home / "mounted").read_text() == str(holder):
-            return
         commands = ["mount -t tmpfs -o mode=755 tmpfs /run", "mount -t tmpfs -o mode=755 tmpfs /var/log"]
         for mount_point in MOUNT_POINTS:
             folder = self.home / mount_point.rpartition("/")[2]
@@ -86,7 +84,6 @@ class Node:
             commands.append(f"mkdir -p {mount_point} && mount --bind {folder} {mount_point}")
         commands.append("mount --make-rshared /")
         self.run(holder, ["sh", "-ec", "\n".join(commands)])
-        (self.home / "mounted").write_text(str(holder))
 
     def run(self, holder: int, command: list[str], *, timeout: float = _COMMAND_SECONDS) -> str:
         """Run a command inside the node and return what it printed.

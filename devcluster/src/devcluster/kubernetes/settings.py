@@ -31,8 +31,6 @@ class Wish:
 class Settings:
     """The shape of one cluster."""
 
-    index: int
-    """Its place among the clusters of the machine, which gives its addresses."""
     api_port: int
     shops_port: int
     api_target: str = ""
@@ -53,10 +51,10 @@ class Settings:
             raise DevclusterError(f"{file} cannot be read: {error}", remedy="run `devcluster down` and `up`") from error
 
     @classmethod
-    def first(cls, name: str, index: int) -> Settings:
+    def first(cls, name: str) -> Settings:
         """Return the settings of a new cluster: fixed ports for ``dev``, free ones for the others."""
         api_port, shops_port = _FIXED_PORTS if name == "dev" else (_free_port(), _free_port())
-        return cls(index=index, api_port=api_port, shops_port=shops_port)
+        return cls(api_port=api_port, shops_port=shops_port)
 
     def granting(self, wish: Wish) -> Settings:
         """Return the settings with what the wish names changed.

@@ -47,12 +47,14 @@ _POSTGRES_PORT = 5432
 class Startup:
     """One pass over a cluster's processes."""
 
-    def __init__(self, paths: ClusterPaths, settings: Settings, cgroup: Cgroup, tools: Tools) -> None:
+    def __init__(
+        self, paths: ClusterPaths, settings: Settings, network: net.Network, cgroup: Cgroup, tools: Tools
+    ) -> None:
         self.paths = paths
         self.settings = settings
         self.cgroup = cgroup
         self.tools = tools
-        self.network = net.Network(settings.index)
+        self.network = network
         self.nodes = [Node(number, paths, self.network, tools) for number in range(1, settings.nodes + 1)]
         self.plane = ControlPlane(paths, self.network, tools, settings.controller_qps)
 
@@ -143,17 +145,32 @@ exec {self.tools.devkube} kubectl "$@"
     def _start_namespaces(self) -> None:
         self.cgroup.create()
         self._hold(ProcessSpec("fabric", ["unshare", "--net", "--", str(self.tools.pause)]), self.cgroup)
-        fabric = self.holder("fabric")
-        net.connect_fabric(self.network, fabric=fabric)
+        fabric, fabric_is = self.holder("fabric"), self._identity("fabric")
+        # Also when somebody has removed the cable by hand.
+        wanted = fabric_is if net.on_host(self.network) else ""
+        self._once("fabric-cable", wanted, partial(net.connect_fabric, self.network, fabric=fabric), mark=fabric_is)
         for node in self.nodes:
             if not processes.is_running(node.name, run=self.paths.run):
                 # What outlived the namespaces' holder cannot be joined by what replaces it: the node begins anew.
                 node.cgroup.kill()
             node.cgroup.create()
             self._hold(node.holder(), node.cgroup)
-            holder = self.holder(node.name)
-            net.connect_node(self.network, node.number, node=holder, fabric=fabric, nodes=len(self.nodes))
-            node.prepare_mounts(holder)
+            holder, node_is = self.holder(node.name), self._identity(node.name)
+            plug = partial(net.connect_node, self.network, node.number, node=holder, fabric=fabric)
+            self._once(f"{node.name}-cable", f"{node_is} {fabric_is}", plug)
+            net.route_to_others(self.network, node.number, node=holder, nodes=len(self.nodes))
+            self._once(f"{node.name}-mounts", node_is, partial(node.prepare_mounts, holder))
+
+    def _once(self, what: str, state: str, act: Callable[[], None], *, mark: str | None = None) -> None:
+        """Do something unless it was done, to its end, for these very holders; an interrupted run leaves no mark."""
+        file = self.paths.run / f"{what}.done"
+        if not file.exists() or file.read_text() != state:
+            file.unlink(missing_ok=True)
+            act()
+            file.write_text(state if mark is None else mark)
+
+    def _identity(self, name: str) -> str:
+        return processes.identity(name, run=self.paths.run) or ""
 
     def _hold(self, spec: ProcessSpec, cgroup: Cgroup) -> None:
         self._ensure(spec, cgroup)

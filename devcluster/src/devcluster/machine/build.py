@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -10,6 +9,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from devcluster.machine.errors import DevclusterError
+from devcluster.machine.locks import exclusive
 from devcluster.machine.paths import cache_dir
 from devcluster.machine.progress import step
 
@@ -49,8 +49,7 @@ def go_binary(folder: Path, package: str, *, ldflags: str = "") -> Path:
     if binary.exists():
         os.utime(binary)  # the oldest unused are pruned
         return binary
-    with (binaries / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with exclusive(binaries / f"{name}.lock", f"building {name}"):
         if not binary.exists():
             _build(go, folder, package, ldflags, binary)
             _prune(binaries, name)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from devcluster.machine.cgroups import Cgroup
 
-__all__ = ["ProcessSpec", "ensure", "forget", "is_running", "running_pid", "stop"]
+__all__ = ["ProcessSpec", "ensure", "forget", "identity", "is_running", "running_pid", "stop"]
 
 _TERM_SECONDS = 3.0
 """What ends well ends within it; what does not is stateless (API server) or made for it (etcd, Postgres)."""
@@ -85,7 +85,7 @@ def ensure(spec: ProcessSpec, *, run: Path, logs: Path, cgroup: Cgroup | None = 
     Raises
     ------
     DevclusterError
-        If the program is not installed.
+        If the program is not installed, or ends at once.
     """
     record = _read_record(run, spec.name)
     if record is not None and _alive(record) and record["digest"] == spec.digest():
@@ -110,7 +110,14 @@ def ensure(spec: ProcessSpec, *, run: Path, logs: Path, cgroup: Cgroup | None = 
             )
         except FileNotFoundError as error:
             raise DevclusterError(f"{spec.argv[0]} is not installed", remedy="run `devcluster doctor`") from error
-    _write_record(run, spec.name, process.pid, spec.digest())
+    started = _start_ticks(process.pid)
+    if started is None:
+        raise DevclusterError(
+            f"{spec.name} ended at once with {process.wait()}",
+            log=logs / f"{spec.name}.log",
+            remedy="mend what the log names, then run the command again",
+        )
+    _write_record(run, spec.name, {"pid": process.pid, "started": started, "digest": spec.digest()})
     process.returncode = 0  # it outlives us on purpose: no warning about an unreaped child
     return True
 
@@ -119,6 +126,12 @@ def running_pid(name: str, *, run: Path) -> int | None:
     """Return the pid of a recorded process that is alive and still the same process, else None."""
     record = _read_record(run, name)
     return int(record["pid"]) if record is not None and _alive(record) else None
+
+
+def identity(name: str, *, run: Path) -> str | None:
+    """Return what tells a recorded process from any other, past or future, on this machine; None if it is not alive."""
+    record = _read_record(run, name)
+    return f"{record['boot']}/{record['pid']}/{record['started']}" if record is not None and _alive(record) else None
 
 
 def is_running(name: str, *, run: Path) -> bool:
@@ -177,7 +190,8 @@ def _start_ticks(pid: int) -> str | None:
 
 
 def _alive(record: dict[str, str | int]) -> bool:
-    return record["boot"] == _boot_id() and record["started"] == _start_ticks(int(record["pid"]))
+    # A record without a start time is of a process that was never seen alive: it equals no other.
+    return record["boot"] == _boot_id() and record["started"] in {_start_ticks(int(record["pid"]))} - {None}
 
 
 def _read_record(run: Path, name: str) -> dict[str, str | int] | None:
@@ -190,8 +204,7 @@ def _read_record(run: Path, name: str) -> dict[str, str | int] | None:
     return record if isinstance(record, dict) and {"pid", "started", "boot", "digest"} <= record.keys() else None
 
 
-def _write_record(run: Path, name: str, pid: int, digest: str) -> None:
-    record = {"pid": pid, "started": _start_ticks(pid), "boot": _boot_id(), "digest": digest}
+def _write_record(run: Path, name: str, record: dict[str, str | int]) -> None:
     temporary = run / f"{name}.json.new"
-    temporary.write_text(json.dumps(record))
+    temporary.write_text(json.dumps(record | {"boot": _boot_id()}))
     temporary.replace(run / f"{name}.json")

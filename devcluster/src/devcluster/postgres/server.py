@@ -8,7 +8,6 @@ which asks ``port``. Not for production: no backups, no TLS, and the superuser i
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING
 from devcluster.machine import processes
 from devcluster.machine.cgroups import Cgroup
 from devcluster.machine.errors import DevclusterError
+from devcluster.machine.locks import exclusive
 from devcluster.machine.paths import check_name, state_root
 from devcluster.machine.progress import step
 from devcluster.postgres.binaries import find_binaries, initdb, os_user
@@ -209,21 +209,8 @@ def names() -> list[str]:
 
 @contextlib.contextmanager
 def _locked(home: _Home) -> Iterator[None]:
-    """Let one command at a time change a server; the lock goes with the process, however it ends."""
-    home.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-    with (home.folder.parent / f".postgres-{home.name}.lock").open("w") as lock:
-        deadline = time.monotonic() + _START_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise DevclusterError(
-                        f"another command holds Postgres {home.name} for more than {_START_SECONDS:.0f} s",
-                        remedy=f"`fuser {lock.name}` shows which",
-                    ) from None
-                time.sleep(_POLL_SECONDS)
+    """Let one command at a time change a server."""
+    with exclusive(home.folder.parent / f".postgres-{home.name}.lock", f"Postgres {home.name}"):
         # A `down` that held the lock before us may have removed the folder.
         home.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
         yield

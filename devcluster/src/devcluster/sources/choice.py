@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from devcluster.machine.errors import DevclusterError
+from devcluster.machine.docker import docker_answers
+from devcluster.machine.errors import DevclusterError, WrongUsageError
 from devcluster.machine.paths import ClusterPaths, check_name
 from devcluster.machine.progress import note
-from devcluster.sources.kind import KindCluster, docker_answers
+from devcluster.sources.kind import KindCluster
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,7 +88,7 @@ def choose_source(
     environment = os.environ if environment is None else environment
     kind = environment.get("CLUSTER", "")
     if kind and kind not in KINDS:
-        raise DevclusterError(f"CLUSTER={kind!r} is unknown", remedy=f"use one of: {', '.join(KINDS)}")
+        raise WrongUsageError(f"CLUSTER={kind!r} is unknown", remedy=f"use one of: {', '.join(KINDS)}")
     if kind:
         reason = f"CLUSTER={kind}"
     elif shutil.which("kind") is not None and docker_answers():
@@ -97,7 +98,7 @@ def choose_source(
     if kind == "devcluster":
         return DevclusterSource(check_name(name), reason, wish)
     if wish is not None:
-        raise DevclusterError(
+        raise WrongUsageError(
             f"nodes, fake nodes and the controllers' rate cannot be set on a cluster from {kind}",
             remedy="leave them out, or use `CLUSTER=devcluster`",
         )
@@ -115,7 +116,7 @@ def refuse_foreign_for_tests(source: ClusterSource, environment: Mapping[str, st
     """Raise if tests would run on a cluster that is not ours to break, unless ``ALLOW_DESTRUCTIVE=1`` says so."""
     environment = os.environ if environment is None else environment
     if isinstance(source, KubeconfigSource) and environment.get("ALLOW_DESTRUCTIVE") != "1":
-        raise DevclusterError(
+        raise WrongUsageError(
             f"tests create and delete whatever they like in the cluster of {source.path}",
             remedy="set ALLOW_DESTRUCTIVE=1 if nothing in it matters",
         )
@@ -124,15 +125,15 @@ def refuse_foreign_for_tests(source: ClusterSource, environment: Mapping[str, st
 def _explicit_kubeconfig(environment: Mapping[str, str]) -> Path:
     given = environment.get("KUBECONFIG", "")
     if not given:
-        raise DevclusterError(
+        raise WrongUsageError(
             "CLUSTER=kubeconfig needs KUBECONFIG; ~/.kube/config is never taken by itself",
             remedy="KUBECONFIG=/path/to/file CLUSTER=kubeconfig ...",
         )
     if os.pathsep in given:
-        raise DevclusterError("KUBECONFIG names several files", remedy="name the one that is meant")
+        raise WrongUsageError("KUBECONFIG names several files", remedy="name the one that is meant")
     path = Path(given).absolute()
     if not path.is_file():
-        raise DevclusterError(f"KUBECONFIG={given} is not a file", remedy="name an existing kubeconfig")
+        raise WrongUsageError(f"KUBECONFIG={given} is not a file", remedy="name an existing kubeconfig")
     return path
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["API_NODE_PORT", "SHOPS_NODE_PORT", "KindCluster", "docker_answers", "kind_config", "parse_clusters"]
+__all__ = ["API_NODE_PORT", "SHOPS_NODE_PORT", "KindCluster", "kind_config", "parse_clusters"]
 
 API_NODE_PORT = 30080
 """The NodePort behind 127.0.0.1:8080."""
@@ -28,39 +28,11 @@ SHOPS_NODE_PORT = 30081
 """The NodePort behind 127.0.0.1:8081."""
 
 _PREFIX = "storeplane-"
-_DOCKER_SECONDS = 10
 _QUERY_SECONDS = 60
 _CREATE_SECONDS = 600
 """The first time kind fetches its node image, about a gigabyte."""
 _LOAD_SECONDS = 300
 _REMEDY = "mend what the message names, or choose another cluster: `CLUSTER=devcluster`"
-
-
-def docker_answers() -> bool:
-    """Return whether a Docker *engine* answers; the client alone, which many machines have, is not enough."""
-    if shutil.which("docker") is None:
-        return False
-    try:
-        asked = subprocess.run(
-            ["docker", "info", "--format", "{{json .}}"],
-            capture_output=True,
-            text=True,
-            timeout=_DOCKER_SECONDS,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return asked.returncode == 0 and parse_info(asked.stdout)
-
-
-def parse_info(text: str) -> bool:
-    """Return whether ``docker info`` speaks of an engine: without one, clients may still exit with 0 and print JSON."""
-    try:
-        info = json.loads(text)
-    except ValueError:
-        return False
-    return isinstance(info, dict) and bool(info.get("ServerVersion")) and not info.get("ServerErrors")
 
 
 def parse_clusters(text: str) -> set[str]:
@@ -104,6 +76,11 @@ class KindCluster:
     def kubeconfig(self) -> Path:
         """The administrator's kubeconfig."""
         return state_root() / f"kind-{self.name}" / "kubeconfig"
+
+    @staticmethod
+    def names() -> list[str]:
+        """Return the clusters that ``up`` has made and ``down`` has not removed."""
+        return sorted(file.parent.name.removeprefix("kind-") for file in state_root().glob("kind-*/kubeconfig"))
 
     def exists(self) -> bool:
         """Ask kind whether the cluster is there."""
