@@ -47,10 +47,10 @@ class StoreBody(BaseModel):
 
 
 class WaitingBody(BaseModel):
-    """Why a queued operation waits."""
+    """Why an operation waits; the position is null once it has left the queue."""
 
     reason: str
-    position: int
+    position: int | None
     since: datetime
 
     @classmethod

@@ -105,9 +105,18 @@ class AttemptRows:
             message = "fail operation"
             raise StaleLeaseError(message)
 
-    async def list_to_reconcile(self, limit: int) -> tuple[datetime | None, list[AttemptFacts]]:
-        """Return the database's clock (None without rows) and the attempts that are open or not harvested."""
-        rows = await self._database.fetch("list_attempts_to_reconcile", limit)
+    async def list_to_reconcile(self, page: int) -> tuple[datetime | None, list[AttemptFacts]]:
+        """Return the database's clock (None without rows) and the attempts that are open or not harvested.
+
+        All of them, oldest first, read in pages of `page` rows: a limit would let the oldest hide the others.
+        """
+        rows: list[Any] = []
+        while True:
+            after = (rows[-1]["created_at"], rows[-1]["operation_id"], rows[-1]["number"]) if rows else (None,) * 3
+            found = await self._database.fetch("list_attempts_to_reconcile", *after, page)
+            rows += found
+            if len(found) < page:
+                break
         facts = [
             AttemptFacts(
                 operation_id=row["operation_id"],
@@ -116,15 +125,22 @@ class AttemptRows:
                 job_name=row["job_name"],
                 job_uid=row["job_uid"],
                 pod_uid=row["pod_uid"],
-                operation_ended=row["operation_ended"],
-                harvested=False,
                 lease_until=row["lease_until"],
-                deadline_at=row["deadline_at"],
                 finished_at=row["finished_at"],
+                end_seen_at=row["end_seen_at"],
+                waiting_reason=row["waiting_reason"],
             )
             for row in rows
         ]
         return (rows[0]["now"] if rows else None), facts
+
+    async def note_end(self, attempt: AttemptFacts) -> None:
+        """Write down that its container or Job was seen ended; the first to say so sets the moment."""
+        await self._database.fetch_one("note_end", attempt.operation_id, attempt.number)
+
+    async def note_waiting(self, attempt: AttemptFacts, reason: str) -> None:
+        """Write down why the pod does not start; nothing happens when it has begun meanwhile."""
+        await self._database.fetch_one("note_waiting", attempt.operation_id, attempt.number, reason)
 
     async def end(self, attempt: AttemptFacts, end: EndAttempt) -> None:
         """End an attempt by what was observed; `StaleLeaseError` when its own report came first."""

@@ -142,7 +142,7 @@ def _store(row: Any) -> Store:
 
 def _operation(row: Any) -> Operation:
     waiting = None
-    if row["position"] is not None:
+    if row["is_waiting"]:
         waiting = Waiting(row["waiting_reason"], row["position"], row["waiting_since"])
     return Operation(
         id=row["id"],

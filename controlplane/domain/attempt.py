@@ -8,28 +8,18 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from controlplane.domain.transitions import AttemptState
 
 __all__ = [
-    "TOKEN_KEY_MINIMUM_BYTES",
     "AttemptFacts",
     "ClaimedAttempt",
     "attempt_token",
-    "job_name",
     "token_hash",
     "token_key_id",
 ]
-
-TOKEN_KEY_MINIMUM_BYTES: Final = 32
-"""As long as the digest: a shorter key would be the weakest part."""
-
-
-def job_name(kind: str, operation_id: UUID, number: int) -> str:
-    """Return the Job's name; a function of the attempt alone, so that a repeated POST meets its own Job."""
-    return f"store-{kind}-{operation_id}-{number}"
 
 
 def attempt_token(key: bytes, operation_id: UUID, number: int) -> str:
@@ -60,12 +50,15 @@ class ClaimedAttempt:
     kind: str
     number: int
     job_name: str
+    """A function of the attempt alone, made where the attempt is opened, so that a repeated POST meets its own Job."""
     fence: int
     """The dispatcher's right to write; a later claim or the pod's handshake raises it."""
     spec: dict[str, Any]
     request_id: str
     manifest: str | None
     """Rendered Job of an attempt that was taken over; None before the first rendering."""
+    token_key_id: str | None
+    """Key of the token that the database expects; None before the first rendering."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +72,9 @@ class AttemptFacts:
     job_uid: str | None
     pod_uid: str | None
     """The pod that shook hands."""
-    operation_ended: bool
-    harvested: bool
     lease_until: datetime | None
-    deadline_at: datetime | None
     finished_at: datetime | None
+    end_seen_at: datetime | None
+    """When the end of its container or Job was seen first, by the database's clock."""
+    waiting_reason: str
+    """What its user is told while the pod has not begun."""

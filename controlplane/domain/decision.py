@@ -20,15 +20,17 @@ __all__ = [
     "Decision",
     "EndAttempt",
     "Harvest",
+    "NoteEnd",
+    "NoteWaiting",
     "RecordJob",
     "Wait",
     "decide",
 ]
 
 REPORT_GRACE: Final = timedelta(seconds=10)
-"""How long after its end a container's own report may still be on its way to Postgres."""
+"""How long after its end was seen a container's own report may still be on its way to Postgres."""
 HARVEST_PATIENCE: Final = timedelta(seconds=30)
-"""How long a harvest waits for the container's end; after that the log is recorded as unavailable."""
+"""How long a harvest waits for the container's end and for a log that can be read; then what is there must do."""
 LEASE_MARGIN: Final = timedelta(seconds=15)
 """Added to a pod's lease before anybody else concludes that it is gone."""
 
@@ -51,6 +53,22 @@ class ConfirmAbsence:
 
 
 @dataclass(frozen=True, slots=True)
+class NoteEnd:
+    """Container or Job ended without a word: write down when that was seen, which begins the grace.
+
+    The kubelet's own time is not used: its clock may be an hour off, and then the grace would be over at once or
+    never.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class NoteWaiting:
+    """Tell the user why the pod does not start."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class EndAttempt:
     """The attempt is over."""
 
@@ -68,17 +86,19 @@ class Harvest:
 
     pod_name: str | None
     """None when there is no log to be had any more."""
-    job_exists: bool
+    is_last_try: bool
+    """A log that cannot be read now is unavailable for good; before that, the next pass tries again."""
 
 
-Decision = Wait | RecordJob | ConfirmAbsence | EndAttempt | Harvest
+Decision = Wait | RecordJob | ConfirmAbsence | NoteEnd | NoteWaiting | EndAttempt | Harvest
 
 
 def decide(attempt: AttemptFacts, seen: Observation, now: datetime) -> Decision:
     """Return the one next step for this attempt.
 
-    `now` is the database's clock. An attempt that ended is harvested; one whose dispatcher has not finished is left
-    to the dispatcher; a living one ends only through its own word or a terminal fact of the cluster.
+    `now` is the database's clock, and so is every moment it is compared with. An attempt that ended is harvested; one
+    whose dispatcher has not finished is left to the dispatcher; a living one ends only through its own word or a
+    terminal fact of the cluster.
     """
     if attempt.state in (AttemptState.SUCCEEDED, AttemptState.FAILED, AttemptState.LOST, AttemptState.CANCELLED):
         return _after_end(attempt, seen, now)
@@ -94,22 +114,38 @@ def _is_ours(attempt: AttemptFacts, job: JobView) -> bool:
     return job.operation_id == attempt.operation_id and job.attempt == attempt.number and not job.is_terminating
 
 
-def _while_alive(attempt: AttemptFacts, seen: Observation, now: datetime) -> Decision:  # noqa: PLR0911 -- a table
+def _while_alive(attempt: AttemptFacts, seen: Observation, now: datetime) -> Decision:
     pod, job = seen.pod, seen.job
     if pod is not None and pod.exit_code is not None:
         said = _own_word(attempt, pod)
         if said is not None:
             return _end_from_word(said, pod.exit_code)
-        if pod.ended_at is None or now - pod.ended_at < REPORT_GRACE:
-            return Wait()
         if pod.exit_code == ExitCode.OTHER_POD and attempt.pod_uid != pod.uid:
             return Wait()
-        return _end_without_word(pod)
+        return _after_grace(attempt, now) or _end_without_word(pod)
     if job is None:
         return _without_job(attempt, seen, now)
-    if job.end is not None and (job.end_at is None or now - job.end_at >= REPORT_GRACE):
-        return _lost(f"The Job ended ({job.end}) and neither a report nor its pod is left", job.reason)
-    return Wait()
+    if job.end is not None:
+        title = f"The Job ended ({job.end}) and neither a report nor its pod is left"
+        return _after_grace(attempt, now) or _lost(title, job.reason)
+    return _while_starting(attempt, seen)
+
+
+def _after_grace(attempt: AttemptFacts, now: datetime) -> Decision | None:
+    """Return what to do while a report may still come, or None once it is too late for one."""
+    if attempt.end_seen_at is None:
+        return NoteEnd()
+    return Wait() if now - attempt.end_seen_at < REPORT_GRACE else None
+
+
+def _while_starting(attempt: AttemptFacts, seen: Observation) -> Decision:
+    reason = seen.no_pod_because if seen.pod is None else seen.pod.waits
+    if attempt.state is not AttemptState.DISPATCHED or not reason or reason == attempt.waiting_reason:
+        return Wait()
+    # The two alternate every few seconds, and only the first names the cause.
+    if reason.startswith("ImagePullBackOff") and attempt.waiting_reason.startswith("ErrImagePull"):
+        return Wait()
+    return NoteWaiting(reason)
 
 
 def _own_word(attempt: AttemptFacts, pod: PodView) -> JobResult | None:
@@ -163,13 +199,10 @@ def _lost(title: str, detail: str) -> EndAttempt:
 
 
 def _after_end(attempt: AttemptFacts, seen: Observation, now: datetime) -> Decision:
-    if attempt.harvested:
-        return Wait()
-    job_exists = seen.job is not None
-    if seen.pod is not None and seen.pod.exit_code is not None:
-        return Harvest(seen.pod.name, job_exists)
-    if seen.pod is None and not job_exists:
-        return Harvest(None, job_exists)
-    if attempt.finished_at is None or now - attempt.finished_at >= HARVEST_PATIENCE:
-        return Harvest(seen.pod.name if seen.pod is not None else None, job_exists)
+    is_late = attempt.finished_at is None or now - attempt.finished_at >= HARVEST_PATIENCE
+    if seen.pod is None:
+        # A Job without its pod may be seen a moment before the pod.
+        return Harvest(None, is_last_try=True) if is_late or seen.job is None else Wait()
+    if seen.pod.exit_code is not None or is_late:
+        return Harvest(seen.pod.name, is_late)
     return Wait()

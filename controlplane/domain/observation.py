@@ -1,7 +1,6 @@
 """What was seen of an attempt in its cluster, reduced to what a decision needs."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
@@ -19,11 +18,9 @@ class JobView:
     attempt: int | None
     end: Literal["Complete", "Failed"] | None
     """Terminal condition, if there is one."""
-    end_at: datetime | None
     reason: str
     """Reason and message of a terminal Failed condition; empty otherwise."""
     is_terminating: bool
-    ttl_seconds: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +34,11 @@ class PodView:
     exit_code: int | None
     """None while the container has not ended."""
     reason: str
-    """Why it ended or why it waits: `OOMKilled`, `Evicted`, `ErrImagePull`."""
+    """Why it ended: `OOMKilled`, `Evicted`."""
     message: str
     """Termination message of the container, or the pod's own message."""
-    ended_at: datetime | None
+    waits: str = ""
+    """Why the container has not started, `ErrImagePull: ...`; empty once it has, and while all goes as usual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +50,5 @@ class Observation:
     """The pod that shook hands; before the handshake, the Job's newest pod."""
     absence_confirmed: bool = False
     """A live read after the list found no Job either."""
+    no_pod_because: str = ""
+    """What the Job controller says when it cannot create the pod, such as a quota that is used up."""

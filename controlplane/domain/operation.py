@@ -21,11 +21,11 @@ class OperationKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Why a queued operation has not begun."""
+    """Why an operation has not begun: it is queued, or its pod does not start."""
 
     reason: str
-    position: int
-    """1 for the operation that is claimed next."""
+    position: int | None
+    """1 for the operation that is claimed next; None once it has left the queue."""
     since: datetime
 
 

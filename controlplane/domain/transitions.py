@@ -1,7 +1,7 @@
 """States of stores, operations and attempts, and every way from one to another.
 
 The one table of transitions. SQL statements guard the same steps (expected state in the WHERE clause); tests hold
-both against each other.
+the states' names against the CHECKs of the tables.
 """
 
 from collections.abc import Mapping

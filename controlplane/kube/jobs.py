@@ -1,6 +1,5 @@
 """Jobs of the provisioner: create or adopt, get, list, logs, shorten the TTL. One namespace, one gateway."""
 
-from datetime import datetime
 from typing import Any, Final, Literal
 
 import orjson
@@ -15,6 +14,9 @@ from controlplane.kube.job_manifest import difference
 __all__ = ["JobGateway"]
 
 _PAGE: Final = "500"
+_WAITING_LIMIT: Final = 300
+"""Characters kept of why a pod does not start: a runtime repeats itself in nested sentences."""
+_USUAL_WAITS: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
 LOG_LIMIT_BYTES: Final = 1024 * 1024
 """Kept of a log, from its end; a provisioning run writes a few KiB."""
 _CUT_MARK: Final = "[the log's beginning was cut: only its last MiB is kept]\n"
@@ -27,6 +29,7 @@ class JobGateway:
         self._client = client
         self._jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
         self._pods = f"/api/v1/namespaces/{namespace}/pods"
+        self._events = f"/api/v1/namespaces/{namespace}/events"
 
     async def create(self, manifest: dict[str, Any]) -> JobView:
         """Post a Job; a Job of this name that is the same is adopted, as an earlier post of ours.
@@ -58,13 +61,23 @@ class JobGateway:
 
     async def list_jobs(self) -> list[JobView]:
         """Return every Job with our label, page by page."""
-        return [_job_view(item) for item in await self._list(self._jobs)]
+        return [_job_view(item) for item in await self._list(self._jobs, labelSelector=labels.SELECTOR)]
 
-    async def list_pods(self) -> list[PodView]:
-        """Return every pod with our label, newest first."""
-        items = await self._list(self._pods)
+    async def list_pods(self, job_uid: str | None = None) -> list[PodView]:
+        """Return every pod with our label, or one Job's alone, newest first."""
+        selector = labels.SELECTOR if job_uid is None else f"{labels.SELECTOR},{labels.JOB_UID}={job_uid}"
+        items = await self._list(self._pods, labelSelector=selector)
         items.sort(key=lambda item: str(item["metadata"].get("creationTimestamp")), reverse=True)
         return [_pod_view(item) for item in items]
+
+    async def list_refused_pods(self) -> dict[str, str]:
+        """Return, by the Job's uid, why the Job controller could not create its pod, as its newest event says."""
+        found = await self._list(self._events, fieldSelector="involvedObject.kind=Job,reason=FailedCreate")
+        found.sort(key=lambda item: str(item.get("lastTimestamp") or item.get("eventTime") or ""))
+        return {
+            str((item.get("involvedObject") or {}).get("uid")): _sentence("FailedCreate", item.get("message"))
+            for item in found
+        }
 
     async def logs(self, pod_name: str) -> str | None:
         """Return the end of a pod's log, cut at one MiB with a mark, or None when there is none."""
@@ -91,9 +104,9 @@ class JobGateway:
         except (KubeNotFoundError, KubeConflictError):
             return
 
-    async def _list(self, path: str) -> list[dict[str, Any]]:
+    async def _list(self, path: str, **selector: str) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = []
-        query = {"labelSelector": labels.SELECTOR, "limit": _PAGE}
+        query = {**selector, "limit": _PAGE}
         while True:
             page = await self._client.request("GET", path, query=query)
             items += page.get("items") or []
@@ -103,20 +116,15 @@ class JobGateway:
             query = query | {"continue": token}
 
 
-def _time(value: Any) -> datetime | None:
-    return datetime.fromisoformat(value) if isinstance(value, str) else None
-
-
 def _job_view(item: dict[str, Any]) -> JobView:
     metadata, status = item["metadata"], item.get("status") or {}
     marks = metadata.get("labels") or {}
     end: Literal["Complete", "Failed"] | None = None
-    end_at, reason = None, ""
+    reason = ""
     for condition in status.get("conditions") or ():
         # FailureTarget and SuccessCriteriaMet are on the way; only these two are final, after the pods have ended.
         if condition.get("status") == "True" and condition.get("type") in ("Complete", "Failed"):
             end = "Complete" if condition["type"] == "Complete" else "Failed"
-            end_at = _time(condition.get("lastTransitionTime"))
             if end == "Failed":
                 reason = f"{condition.get('reason', '')}: {condition.get('message', '')}".strip(": ")
     return JobView(
@@ -125,10 +133,8 @@ def _job_view(item: dict[str, Any]) -> JobView:
         operation_id=labels.operation_of(marks),
         attempt=labels.attempt_of(marks),
         end=end,
-        end_at=end_at,
         reason=reason,
         is_terminating=metadata.get("deletionTimestamp") is not None,
-        ttl_seconds=(item.get("spec") or {}).get("ttlSecondsAfterFinished"),
     )
 
 
@@ -136,19 +142,32 @@ def _pod_view(item: dict[str, Any]) -> PodView:
     metadata, status = item["metadata"], item.get("status") or {}
     containers = status.get("containerStatuses") or [{}]
     state = containers[0].get("state") or {}
-    ended, waits = state.get("terminated") or {}, state.get("waiting") or {}
+    ended = state.get("terminated") or {}
     exit_code = ended.get("exitCode")
-    ended_at = _time(ended.get("finishedAt"))
     if exit_code is None and status.get("phase") == "Failed":
         # Evicted before the container ran, or its status was lost with the node: it will not say anything any more.
-        exit_code, ended_at = -1, _time(metadata.get("deletionTimestamp")) or _time(metadata.get("creationTimestamp"))
+        exit_code = -1
     return PodView(
         name=metadata["name"],
         uid=metadata["uid"],
         job_uid=(metadata.get("labels") or {}).get(labels.JOB_UID),
         phase=str(status.get("phase", "")),
         exit_code=exit_code,
-        reason=str(ended.get("reason") or status.get("reason") or waits.get("reason") or ""),
-        message=str(ended.get("message") or status.get("message") or waits.get("message") or ""),
-        ended_at=ended_at,
+        reason=str(ended.get("reason") or status.get("reason") or ""),
+        message=str(ended.get("message") or status.get("message") or ""),
+        waits=_waits(status, state.get("waiting") or {}),
     )
+
+
+def _waits(status: dict[str, Any], waiting: dict[str, Any]) -> str:
+    """Return why a pod's container has not started, or nothing while that is as it should be."""
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return _sentence(condition.get("reason"), condition.get("message"))
+    if waiting.get("reason", "") in _USUAL_WAITS:
+        return ""
+    return _sentence(waiting["reason"], waiting.get("message"))
+
+
+def _sentence(reason: Any, message: Any) -> str:
+    return f"{reason}: {message or ''}".removesuffix(": ")[:_WAITING_LIMIT]

@@ -13,6 +13,8 @@ from controlplane.domain.store import Caller, Role
 from tests.support import wishes
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from controlplane.db.pool import Database
 
 pytestmark = pytest.mark.db
@@ -20,6 +22,13 @@ pytestmark = pytest.mark.db
 
 async def _submit(database: Database, owner: Caller, slug: str | None = None) -> None:
     await StoreRows(database).submit_create(wishes.new_store(owner, slug))
+
+
+async def _serve(database: Database) -> UUID:
+    """Dispatch the next operation and return whose it was."""
+    claimed = await wishes.claim(database)
+    await AttemptRows(database).record_job(claimed.operation_id, claimed.number, f"uid-{claimed.operation_id}")
+    return claimed.owner_id
 
 
 async def _run_out(database: Database) -> None:
@@ -46,8 +55,46 @@ async def test_user_least_recently_served_goes_first(database: Database) -> None
     await _submit(database, busy)
     await _submit(database, busy)
     await _submit(database, quiet)
-    owners = [(await wishes.claim(database)).owner_id for _ in range(3)]
-    assert owners == [busy.user_id, quiet.user_id, busy.user_id]
+    assert [await _serve(database) for _ in range(3)] == [busy.user_id, quiet.user_id, busy.user_id]
+
+
+async def test_position_is_the_order_of_service(database: Database) -> None:
+    owners = [(await wishes.add_user(database))[0] for _ in range(2)]
+    new = [wishes.new_store(owner) for owner in (owners[0], owners[0], owners[1], owners[0], owners[1])]
+    for each in new:
+        await StoreRows(database).submit_create(each)
+    positions = {}
+    for each in new:
+        operation = await StoreRows(database).get_operation(each.operation_id, Caller(each.owner_id, Role.MEMBER))
+        assert operation is not None
+        assert operation.waiting is not None
+        positions[each.operation_id] = operation.waiting.position
+    served = []
+    for number in range(len(new)):
+        claimed = await wishes.claim(database)
+        served.append(claimed.operation_id)
+        await AttemptRows(database).record_job(claimed.operation_id, claimed.number, f"uid-{number}")
+    assert [positions[operation_id] for operation_id in served] == [1, 2, 3, 4, 5]
+
+
+async def test_claim_that_is_given_back_spends_no_turn(database: Database) -> None:
+    first, _ = await wishes.add_user(database)
+    second, _ = await wishes.add_user(database)
+    await _submit(database, first)
+    await _submit(database, second)
+    claimed = await wishes.claim(database)
+    await AttemptRows(database).postpone(claimed, "the cluster is busy", 0)
+    assert (claimed.owner_id, await _serve(database)) == (first.user_id, first.user_id)
+
+
+async def test_claimers_of_one_user_do_not_wait_for_each_other(database: Database) -> None:
+    owner, _ = await wishes.add_user(database)
+    await _submit(database, owner)
+    await _submit(database, owner)
+    async with database.transaction() as session:
+        assert await session.fetch_one("claim_operation", "first", 60) is not None
+        # Its transaction is still open.
+        await wishes.claim(database, "second")
 
 
 async def test_expired_claim_is_taken_over_under_the_same_number_with_the_same_bytes(database: Database) -> None:

@@ -12,6 +12,8 @@ from controlplane.domain.decision import (
     Decision,
     EndAttempt,
     Harvest,
+    NoteEnd,
+    NoteWaiting,
     RecordJob,
     Wait,
     decide,
@@ -34,25 +36,29 @@ CREATED = AttemptFacts(
     job_name="job-1",
     job_uid=None,
     pod_uid=None,
-    operation_ended=False,
-    harvested=False,
     lease_until=None,
-    deadline_at=None,
     finished_at=None,
+    end_seen_at=None,
+    waiting_reason="",
 )
 DISPATCHED = replace(CREATED, state=AttemptState.DISPATCHED, job_uid="j")
 RUNNING = replace(DISPATCHED, state=AttemptState.RUNNING, pod_uid="p", lease_until=NOW + timedelta(seconds=100))
 ENDED = replace(RUNNING, state=AttemptState.FAILED, finished_at=JUST, lease_until=None)
 
-JOB = JobView("job-1", "j", OPERATION, 1, None, None, "", is_terminating=False, ttl_seconds=86400)
-FAILED_JOB = replace(JOB, end="Failed", end_at=EARLIER, reason="DeadlineExceeded: too long")
-COMPLETE_JOB = replace(JOB, end="Complete", end_at=EARLIER)
-POD = PodView("pod", "p", "j", "Running", None, "", "", None)
+LATE = replace(RUNNING, end_seen_at=EARLIER)
+LATE_DISPATCHED = replace(DISPATCHED, end_seen_at=EARLIER)
+
+JOB = JobView("job-1", "j", OPERATION, 1, None, "", is_terminating=False)
+FAILED_JOB = replace(JOB, end="Failed", reason="DeadlineExceeded: too long")
+COMPLETE_JOB = replace(JOB, end="Complete")
+POD = PodView("pod", "p", "j", "Running", None, "", "")
+STUCK = replace(POD, phase="Pending", waits="ErrImagePull: not found")
+AGAIN = replace(POD, phase="Pending", waits="ImagePullBackOff: Back-off")
 
 
-def pod(exit_code: int, *, said: JobResult | None = None, at: datetime = EARLIER, reason: str = "Error") -> PodView:
+def pod(exit_code: int, *, said: JobResult | None = None, reason: str = "Error") -> PodView:
     message = "" if said is None else result_text(said)
-    return replace(POD, phase="Failed", exit_code=exit_code, reason=reason, message=message, ended_at=at)
+    return replace(POD, phase="Failed", exit_code=exit_code, reason=reason, message=message)
 
 
 def word(outcome: Outcome, *, operation: UUID = OPERATION, attempt: int = 1) -> JobResult:
@@ -83,16 +89,25 @@ def ended(decision: Decision) -> tuple[str, str, str]:
         (RUNNING, seen(JOB, POD), Wait()),
         (RUNNING, seen(None, POD), Wait()),
         (RUNNING, seen(None, None, confirmed=True), Wait()),
-        (RUNNING, seen(JOB, pod(0, at=JUST)), Wait()),
-        (RUNNING, seen(replace(FAILED_JOB, end_at=JUST)), Wait()),
-        (DISPATCHED, seen(JOB, pod(30)), Wait()),
+        # The grace begins when the end is seen, whatever the kubelet's clock says.
+        (RUNNING, seen(JOB, pod(0)), NoteEnd()),
+        (RUNNING, seen(FAILED_JOB), NoteEnd()),
+        (replace(RUNNING, end_seen_at=JUST), seen(JOB, pod(0)), Wait()),
+        (replace(RUNNING, end_seen_at=JUST), seen(FAILED_JOB), Wait()),
+        (LATE_DISPATCHED, seen(JOB, pod(30)), Wait()),
+        # Why a pod does not start is told once, and only before it has begun.
+        (DISPATCHED, seen(JOB, STUCK), NoteWaiting("ErrImagePull: not found")),
+        (replace(DISPATCHED, waiting_reason=STUCK.waits), seen(JOB, STUCK), Wait()),
+        (replace(DISPATCHED, waiting_reason=STUCK.waits), seen(JOB, AGAIN), Wait()),
+        (DISPATCHED, Observation(JOB, None, no_pod_because="FailedCreate: quota"), NoteWaiting("FailedCreate: quota")),
+        (RUNNING, seen(JOB, STUCK), Wait()),
         (ENDED, seen(JOB, POD), Wait()),
-        (ENDED, seen(JOB, pod(20)), Harvest("pod", job_exists=True)),
-        (ENDED, seen(None, None), Harvest(None, job_exists=False)),
+        (ENDED, seen(JOB, pod(20)), Harvest("pod", is_last_try=False)),
+        (ENDED, seen(None, None), Harvest(None, is_last_try=True)),
         (ENDED, seen(JOB, None), Wait()),
-        (replace(ENDED, finished_at=EARLIER), seen(JOB, POD), Harvest("pod", job_exists=True)),
-        (replace(ENDED, finished_at=EARLIER), seen(JOB, None), Harvest(None, job_exists=True)),
-        (replace(ENDED, harvested=True), seen(JOB, pod(20)), Wait()),
+        (replace(ENDED, finished_at=EARLIER), seen(JOB, POD), Harvest("pod", is_last_try=True)),
+        (replace(ENDED, finished_at=EARLIER), seen(JOB, pod(20)), Harvest("pod", is_last_try=True)),
+        (replace(ENDED, finished_at=EARLIER), seen(JOB, None), Harvest(None, is_last_try=True)),
     ],
 )
 def test_next_step(attempt: AttemptFacts, observation: Observation, decision: Decision) -> None:
@@ -103,28 +118,28 @@ def test_next_step(attempt: AttemptFacts, observation: Observation, decision: De
     ("attempt", "observation", "end"),
     [
         # Its own word in the termination message counts at once.
-        (RUNNING, seen(JOB, pod(0, said=word(Outcome.SUCCEEDED), at=JUST)), ("succeeded", "succeeded", "")),
-        (RUNNING, seen(JOB, pod(20, said=word(Outcome.PERMANENT), at=JUST)), ("failed", "permanent", "X")),
-        (RUNNING, seen(JOB, pod(10, said=word(Outcome.RETRYABLE), at=JUST)), ("failed", "retryable", "X")),
-        (DISPATCHED, seen(JOB, pod(31, said=word(Outcome.REFUSED), at=JUST)), ("failed", "refused", "X")),
+        (RUNNING, seen(JOB, pod(0, said=word(Outcome.SUCCEEDED))), ("succeeded", "succeeded", "")),
+        (RUNNING, seen(JOB, pod(20, said=word(Outcome.PERMANENT))), ("failed", "permanent", "X")),
+        (RUNNING, seen(JOB, pod(10, said=word(Outcome.RETRYABLE))), ("failed", "retryable", "X")),
+        (DISPATCHED, seen(JOB, pod(31, said=word(Outcome.REFUSED))), ("failed", "refused", "X")),
         # Exit 0 without a word is never a success.
-        (RUNNING, seen(JOB, pod(0)), ("lost", "lost", "ATTEMPT_LOST")),
-        (RUNNING, seen(COMPLETE_JOB, None), ("lost", "lost", "ATTEMPT_LOST")),
+        (LATE, seen(JOB, pod(0)), ("lost", "lost", "ATTEMPT_LOST")),
+        (LATE, seen(COMPLETE_JOB, None), ("lost", "lost", "ATTEMPT_LOST")),
         # Nor is a success that was never begun, or that speaks of another attempt.
-        (DISPATCHED, seen(JOB, pod(0, said=word(Outcome.SUCCEEDED))), ("lost", "lost", "ATTEMPT_LOST")),
-        (RUNNING, seen(JOB, pod(0, said=word(Outcome.SUCCEEDED, attempt=2))), ("lost", "lost", "ATTEMPT_LOST")),
+        (LATE_DISPATCHED, seen(JOB, pod(0, said=word(Outcome.SUCCEEDED))), ("lost", "lost", "ATTEMPT_LOST")),
+        (LATE, seen(JOB, pod(0, said=word(Outcome.SUCCEEDED, attempt=2))), ("lost", "lost", "ATTEMPT_LOST")),
         (
-            RUNNING,
+            LATE,
             seen(JOB, pod(0, said=word(Outcome.SUCCEEDED, operation=UUID(int=1)))),
             ("lost", "lost", "ATTEMPT_LOST"),
         ),
         # A container that died says why by its code and reason.
-        (RUNNING, seen(JOB, pod(137, reason="OOMKilled")), ("failed", "retryable", "OUT_OF_MEMORY")),
-        (RUNNING, seen(JOB, pod(1)), ("failed", "retryable", "PROVISIONER_DIED")),
-        (RUNNING, seen(JOB, pod(20)), ("failed", "permanent", "PROVISIONER_DIED")),
-        (DISPATCHED, seen(JOB, pod(-1, reason="Evicted")), ("failed", "retryable", "PROVISIONER_DIED")),
+        (LATE, seen(JOB, pod(137, reason="OOMKilled")), ("failed", "retryable", "OUT_OF_MEMORY")),
+        (LATE, seen(JOB, pod(1)), ("failed", "retryable", "PROVISIONER_DIED")),
+        (LATE, seen(JOB, pod(20)), ("failed", "permanent", "PROVISIONER_DIED")),
+        (LATE_DISPATCHED, seen(JOB, pod(-1, reason="Evicted")), ("failed", "retryable", "PROVISIONER_DIED")),
         # The Job ended or is gone, and nobody is left to ask.
-        (DISPATCHED, seen(FAILED_JOB, None), ("lost", "lost", "ATTEMPT_LOST")),
+        (LATE_DISPATCHED, seen(FAILED_JOB, None), ("lost", "lost", "ATTEMPT_LOST")),
         (DISPATCHED, seen(None, None, confirmed=True), ("lost", "lost", "ATTEMPT_LOST")),
         (
             replace(RUNNING, lease_until=NOW - timedelta(seconds=16)),
@@ -138,7 +153,7 @@ def test_end(attempt: AttemptFacts, observation: Observation, end: tuple[str, st
 
 
 def test_reason_of_the_job_is_told() -> None:
-    decision = decide(DISPATCHED, seen(FAILED_JOB, None), NOW)
+    decision = decide(LATE_DISPATCHED, seen(FAILED_JOB, None), NOW)
     assert isinstance(decision, EndAttempt)
     assert decision.problem is not None
     assert "DeadlineExceeded" in decision.problem["detail"]
@@ -151,7 +166,7 @@ def test_reason_of_the_job_is_told() -> None:
 def test_every_combination_has_a_sane_step(
     state: AttemptState, job: JobView | None, the_pod: PodView | None, *, confirmed: bool
 ) -> None:
-    attempt = replace(ENDED if state.value in ("succeeded", "failed", "lost", "cancelled") else RUNNING, state=state)
+    attempt = replace(ENDED if state.value in ("succeeded", "failed", "lost", "cancelled") else LATE, state=state)
     decision = decide(attempt, Observation(job, the_pod, confirmed), NOW)
     if isinstance(decision, EndAttempt):
         # Without the pod's own word nothing ever succeeds.

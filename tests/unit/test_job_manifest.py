@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from controlplane.domain.attempt import ClaimedAttempt, attempt_token, job_name
+from controlplane.domain.attempt import ClaimedAttempt, attempt_token
 from controlplane.kube.job_manifest import ManifestError, difference, render_job, sha256_of, with_token
 from provisioner_job.contract import Env
 from tests.support import wishes
@@ -27,11 +27,12 @@ CLAIMED = ClaimedAttempt(
     namespace="store-shop-abcdefg2",
     kind="create",
     number=1,
-    job_name=job_name("create", OPERATION, 1),
+    job_name=f"store-create-{OPERATION}-1",
     fence=7,
     spec={"provisioner_image": "storeplane.local/provisioner:1"},
     request_id=HOSTILE,
     manifest=None,
+    token_key_id=None,
 )
 
 

@@ -82,6 +82,7 @@ CREATE UNIQUE INDEX operations_one_active ON storeplane.operations (store_id)
 CREATE UNIQUE INDEX operations_one_delete ON storeplane.operations (store_id)
   WHERE state IN ('queued', 'running') AND kind = 'delete';
 CREATE INDEX operations_queued ON storeplane.operations (created_at, id) WHERE state = 'queued';
+CREATE INDEX operations_by_store ON storeplane.operations (store_id, created_at DESC, id DESC);
 CREATE INDEX operations_running ON storeplane.operations (deadline_at) WHERE state = 'running';
 
 CREATE TABLE storeplane.attempts (
@@ -107,6 +108,8 @@ CREATE TABLE storeplane.attempts (
   dispatched_at   timestamptz,
   started_at      timestamptz,
   finished_at     timestamptz,
+  -- When the end of its container or Job was seen first: the kubelet's clock may be any other.
+  end_seen_at     timestamptz,
   harvested_at    timestamptz,
   log_state       text        CONSTRAINT attempts_log_state_known CHECK (log_state IN ('stored', 'unavailable')),
   CONSTRAINT attempts_pkey PRIMARY KEY (operation_id, number),
@@ -119,7 +122,8 @@ CREATE TABLE storeplane.attempts (
 );
 CREATE UNIQUE INDEX attempts_one_open ON storeplane.attempts (operation_id)
   WHERE state IN ('created', 'dispatched', 'running');
-CREATE INDEX attempts_unharvested ON storeplane.attempts (created_at) WHERE harvested_at IS NULL;
+CREATE INDEX attempts_unharvested ON storeplane.attempts (created_at, operation_id, number)
+  WHERE harvested_at IS NULL;
 
 CREATE TABLE storeplane.attempt_logs (
   operation_id uuid        NOT NULL,

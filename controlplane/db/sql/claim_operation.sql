@@ -1,11 +1,12 @@
 -- purpose: Take the next operation to dispatch and open its attempt, or take over an open one whose lease ran out
 -- rows: zero or one
 -- caller: dispatcher
--- index: operations_queued; users_pkey for the order
--- locks: the operation's row (SKIP LOCKED); the user's row for its turn
+-- index: operations_queued finds the queued rows; all of them are read and sorted, since users' turns order them
+-- locks: the operation's row (SKIP LOCKED)
 -- $1: name of the claiming process, $2: lease in seconds
 -- The lease stands on the operation's own row: a second claimer that waited for nothing re-reads it after the first
--- one's commit and sees the lease, whatever its own snapshot says.
+-- one's commit and sees the lease, whatever its own snapshot says. The user's turn is spent when the Job is recorded:
+-- a claim that is given back costs none, and claimers do not wait for each other at the user's row.
 WITH candidate AS MATERIALIZED (
   SELECT o.id
   FROM storeplane.operations AS o
@@ -23,17 +24,15 @@ WITH candidate AS MATERIALIZED (
         ) THEN o.attempt ELSE o.attempt + 1 END
   FROM candidate
   WHERE o.id = candidate.id
-  RETURNING o.id, o.store_id, o.owner_id, o.kind, o.attempt, o.fence, o.spec, o.request_id
+  RETURNING o.id, o.store_id, o.owner_id, o.kind, o.attempt, o.fence, o.spec, o.request_id,
+            format('store-%s-%s-%s', o.kind, o.id, o.attempt) AS job_name
 ), opened AS (
   INSERT INTO storeplane.attempts (operation_id, number, job_name)
-  SELECT c.id, c.attempt, format('store-%s-%s-%s', c.kind, c.id, c.attempt) FROM claimed AS c
+  SELECT c.id, c.attempt, c.job_name FROM claimed AS c
   ON CONFLICT ON CONSTRAINT attempts_pkey DO NOTHING
-), served AS (
-  UPDATE storeplane.users AS u SET last_served_at = now() FROM claimed AS c WHERE u.id = c.owner_id
 )
 SELECT c.id AS operation_id, c.store_id, c.owner_id, s.name AS store_name, s.engine, s.namespace, c.kind,
-       c.attempt AS number, format('store-%s-%s-%s', c.kind, c.id, c.attempt) AS job_name, c.fence, c.spec,
-       c.request_id, a.manifest
+       c.attempt AS number, c.job_name, c.fence, c.spec, c.request_id, a.manifest, a.token_key_id
 FROM claimed AS c
 JOIN storeplane.stores AS s ON s.id = c.store_id
 LEFT JOIN storeplane.attempts AS a ON a.operation_id = c.id AND a.number = c.attempt

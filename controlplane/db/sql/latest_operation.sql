@@ -1,7 +1,7 @@
 -- purpose: The newest operation of a store, if the caller may see it
 -- rows: zero or one
 -- caller: services.stores
--- index: operations_one_active does not serve ended ones; a store has few operations
+-- index: operations_by_store
 -- locks: nothing
 -- $1: store id, $2: caller's id, $3: caller's role
 SELECT o.id
