@@ -13,26 +13,33 @@ from typing import Any, Final
 import asyncpg
 
 from provisioner_job.contract import StartAnswer
-from provisioner_job.errors import OtherPodError, PhaseError, RefusedError, RetryableError
+from provisioner_job.errors import OtherPodError, PhaseError, ProvisionerError, RefusedError, RetryableError
 from provisioner_job.job_input import JobInput
 from provisioner_job.journal import Journal
 
-__all__ = ["Reports", "Started"]
+__all__ = ["Reports", "Started", "refusal"]
 
 _CALL_SECONDS: Final = 10.0
 _FIRST_PAUSE_SECONDS: Final = 0.2
 _LONGEST_PAUSE_SECONDS: Final = 3.0
-_AWAY: Final = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.InterfaceError,
-    OSError,
-    TimeoutError,
-)
+_PASSES: Final = ("08", "25006", "40", "53", "55P03", "57")
+"""Beginnings of the SQLSTATEs that say "not now": no connection, a standby, a lost race, no resources, a lock not had
+in time, an operator's hand (shutdown, start, a call cancelled)."""
+_LOGIN: Final = "28"
+
+
+def refusal(error: Exception) -> ProvisionerError | None:
+    """Return what a failed call means for the run, or None when it is worth asking again."""
+    if not isinstance(error, asyncpg.PostgresError):
+        return None
+    state = error.sqlstate or ""
+    if state.startswith(_PASSES):
+        return None
+    if state.startswith(_LOGIN):
+        # The next pod is given the password anew, and it may have been changed while this one started.
+        detail = f"{error}; the Secret with the provisioner's password must hold what the database expects"
+        return RetryableError("DATABASE_LOGIN_REFUSED", "The database refuses the provisioner's login", detail)
+    return PhaseError("DATABASE_REFUSED", "The database refuses the report", f"{error} (SQLSTATE {state})")
 
 
 class Started:
@@ -42,7 +49,6 @@ class Started:
         self.spec: dict[str, Any] = answer["spec"]
         self.seconds_left = int(answer["seconds_left"])
         self.lease_seconds = int(answer["lease_seconds"])
-        self.finished_phases: list[str] = answer["finished_phases"]
 
 
 class Reports:
@@ -124,9 +130,9 @@ class Reports:
         Raises
         ------
         RetryableError
-            It was away for longer than `patience_seconds`.
+            It was away for longer than `patience_seconds`, or refuses the login.
         PhaseError
-            It refuses the user or the call itself.
+            It refuses the call itself.
         """
         give_up_at = time.monotonic() + patience_seconds
         pause = _FIRST_PAUSE_SECONDS
@@ -134,13 +140,14 @@ class Reports:
             try:
                 async with asyncio.timeout(_CALL_SECONDS):
                     return await self._once(statement, *arguments)
-            except _AWAY as error:
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+                refused = refusal(error)
+                if refused is not None:
+                    raise refused from error
                 cause = str(error) or type(error).__name__
                 if time.monotonic() + pause >= give_up_at:
                     raise RetryableError("DATABASE_UNAVAILABLE", "The database does not answer", cause) from error
                 self._journal.say("the database does not answer, trying again", level="warning", cause=cause)
-            except asyncpg.PostgresError as error:
-                raise PhaseError("DATABASE_REFUSED", "The database refuses the report", str(error)) from error
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
