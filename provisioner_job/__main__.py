@@ -8,11 +8,13 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
-from provisioner_job.contract import ExitCode, JobResult, Outcome, result_text
+from provisioner_job.contract import Env, ExitCode, JobResult, Outcome, result_text
 from provisioner_job.errors import InputError
 from provisioner_job.job_input import JobInput
 from provisioner_job.journal import Journal, Redactor
@@ -37,6 +39,7 @@ def main() -> None:
         Journal(redactor, as_json=os.environ.get("STOREPLANE_LOG") == "json").say(
             error.title, level="error", cause=error.detail
         )
+        _leave_input_error(os.environ, error)
         sys.exit(error.exit_code)
     journal = Journal(
         redactor,
@@ -46,37 +49,29 @@ def main() -> None:
         store_id=given.store_id,
         request_id=given.request_id,
     )
-    exit_code, result = asyncio.run(_run(given, journal))
-    _leave_message(result, redactor)
-    sys.exit(exit_code)
+    sys.exit(asyncio.run(_run(given, journal)))
 
 
-async def _run(given: JobInput, journal: Journal) -> tuple[ExitCode, JobResult]:
-    task = asyncio.create_task(provision(given, journal))
+async def _run(given: JobInput, journal: Journal) -> ExitCode:
+    stop = asyncio.Event()
     # Handled, so that process 1 of the container ends in order and Helm is told to stop.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        # During the handshake or the last report; between them `provision` ends in order by itself.
-        journal.say("told to stop", level="warning")
-        problem = {
-            "code": "STOPPED",
-            "title": "The provisioner was told to stop",
-            "detail": "SIGTERM",
-            "phase": "start",
-        }
-        return ExitCode.RETRYABLE, _stopped(given, problem)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    return await provision(given, journal, stop, _leave_message)
 
 
-def _stopped(given: JobInput, problem: dict[str, str]) -> JobResult:
-    return JobResult(str(given.operation_id), given.attempt, Outcome.RETRYABLE, {}, problem)
-
-
-def _leave_message(result: JobResult, redactor: Redactor) -> None:
+def _leave_message(result: JobResult) -> None:
     # Outside a container there is no such file, and no place to make one.
     with suppress(OSError):
-        _TERMINATION_MESSAGE.write_text(redactor.clean(result_text(result)), encoding="utf-8")
+        _TERMINATION_MESSAGE.write_text(result_text(result), encoding="utf-8")
+
+
+def _leave_input_error(environment: Mapping[str, str], error: InputError) -> None:
+    """Leave the message if it can name its attempt; without that nobody could tell whose it is."""
+    try:
+        operation_id, attempt = UUID(environment[Env.OPERATION_ID]), int(environment[Env.ATTEMPT])
+    except (KeyError, ValueError):
+        return
+    _leave_message(JobResult(str(operation_id), attempt, Outcome.PERMANENT, problem=error.problem("start")))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,10 @@ class ProvisionerError(Exception):
         self.title = title
         self.detail = detail
 
+    def problem(self, phase: str) -> dict[str, str]:
+        """Return the error as the result's `problem`."""
+        return {"code": self.code, "title": self.title, "detail": self.detail, "phase": phase}
+
 
 class InputError(ProvisionerError):
     """The environment of the container is not what the contract says."""

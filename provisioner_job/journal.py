@@ -8,11 +8,12 @@ import json
 import re
 import sys
 from datetime import UTC, datetime
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
+from urllib.parse import unquote
 
 __all__ = ["Journal", "Redactor"]
 
-_URL_PASSWORD: Final = re.compile(r"(://[^:/@\s]{0,256}):[^@\s]{1,512}@")
+_URL_PASSWORD: Final = re.compile(r"(://[^:/@\s]{0,256}):([^@\s]{1,512})@")
 """Begins with fixed characters and is bounded: a long line without a URL must not cost its length squared."""
 _SHORTEST_SECRET: Final = 6
 """A shorter text is no secret and would blank half of every line."""
@@ -26,8 +27,11 @@ class Redactor:
         self._secrets: list[str] = []
 
     def learn(self, *secrets: str) -> None:
-        """Blank these texts from now on."""
-        self._secrets += [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
+        """Blank these texts from now on, and the password in each that is a URL."""
+        inside = [found[2] for secret in secrets for found in _URL_PASSWORD.finditer(secret)]
+        # As the URL writes it and as a program says it.
+        known = {*secrets, *inside, *(unquote(password) for password in inside)}
+        self._secrets += [secret for secret in known if len(secret) >= _SHORTEST_SECRET]
         # Longest first: one secret may contain another.
         self._secrets.sort(key=len, reverse=True)
 
@@ -36,6 +40,16 @@ class Redactor:
         for secret in self._secrets:
             text = text.replace(secret, _MARK)
         return _URL_PASSWORD.sub(rf"\1:{_MARK}@", text)
+
+    def cleaned(self, value: Any) -> Any:
+        """Return a JSON value with every text in it cleaned."""
+        if isinstance(value, str):
+            return self.clean(value)
+        if isinstance(value, dict):
+            return {key: self.cleaned(each) for key, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.cleaned(each) for each in value]
+        return value
 
 
 class Journal:
@@ -58,7 +72,7 @@ class Journal:
                 key: value if isinstance(value, int | float | bool) else str(value) for key, value in facts.items()
             }
             # Cleaned as text: a secret inside an escaped string is found in its plain form first.
-            text = json.dumps({key: self._cleaned(value) for key, value in line.items()}, ensure_ascii=False)
+            text = json.dumps(self.redactor.cleaned(line), ensure_ascii=False)
         else:
             told = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in facts.items())
             mark = "" if level == "info" else f"{level.upper()}: "
@@ -67,6 +81,3 @@ class Journal:
             text = self.redactor.clean(f"{now}  {phase:<10} " + body.replace("\n", "\n" + " " * 37)).rstrip()
         self._out.write(text + "\n")
         self._out.flush()
-
-    def _cleaned(self, value: object) -> object:
-        return self.redactor.clean(value) if isinstance(value, str) else value

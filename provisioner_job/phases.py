@@ -75,6 +75,8 @@ async def _policies(work: Work) -> Facts:
 async def _secrets(work: Work) -> Facts:
     name, store_id = work.given.namespace, work.given.store_id
     texts = medusa.new_secrets(work.spec["host"])
+    # Before the first call that carries them: its refusal may quote them.
+    _learn(work, texts)
     # The first one ever made stays: the database was initialised with it.
     is_new = await work.cluster.create(objects.secret(name, store_id, texts))
     if not is_new:
@@ -84,13 +86,19 @@ async def _secrets(work: Work) -> Facts:
         if missing:
             raise PhaseError("SECRET_INCOMPLETE", "The store's Secret lacks keys", ", ".join(missing))
         texts = {key: base64.b64decode(value).decode() for key, value in data.items()}
-    work.journal.redactor.learn(*(value for key, value in texts.items() if key != "ADMIN_EMAIL"))
+        _learn(work, texts)
     work.publishable_key = texts["PUBLISHABLE_KEY"]
     return {"secret": medusa.SECRET_NAME, "existed": not is_new}
 
 
+def _learn(work: Work, texts: dict[str, str]) -> None:
+    work.journal.redactor.learn(*(value for key, value in texts.items() if key != "ADMIN_EMAIL"))
+
+
 async def _release(work: Work) -> Facts:
-    return await install(work.cluster, work.given.namespace, work.spec, work.journal)
+    facts = await install(work.cluster, work.given.namespace, work.spec, work.journal)
+    work.result["release_revision"] = facts["revision"]
+    return facts
 
 
 async def _setup(work: Work) -> Facts:

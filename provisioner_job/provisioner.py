@@ -6,7 +6,7 @@ superseded) and before its lease ends, so that two pods never work at the same t
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from provisioner_job.cluster import Cluster
@@ -27,16 +27,28 @@ _FINISH_PATIENCE_SECONDS: Final = 20.0
 """Within the pod's grace of 30 s; the termination message says the same when this fails."""
 
 
-async def provision(given: JobInput, journal: Journal) -> tuple[ExitCode, JobResult]:
-    """Make the store; return the exit code and the result for the termination message. Raises nothing."""
+async def provision(
+    given: JobInput, journal: Journal, stop: asyncio.Event, leave: Callable[[JobResult], None]
+) -> ExitCode:
+    """Make the store and return the exit code. Raises nothing.
+
+    Parameters
+    ----------
+    stop
+        Set when the process is told to end. Once the phases have ended it changes nothing any more.
+    leave
+        Takes the result for the termination message, before the database is told: the message then says the truth
+        even when the report finds no end and the process is killed over it.
+    """
     began = time.monotonic()
     reports = Reports(given, journal)
     journal.say("asking whether this attempt may run", operation=given.operation_id, attempt=given.attempt)
     try:
-        started = await reports.start(patience_seconds=_HANDSHAKE_PATIENCE_SECONDS)
+        started = await _handshake(reports, stop)
     except ProvisionerError as error:
         journal.say(error.title, level="error", cause=error.detail)
-        return error.exit_code, _result(given, error, {}, phase="start")
+        leave(_result(given, journal, error, {}, phase="start"))
+        return error.exit_code
     journal.say(
         "the attempt may run",
         store=given.store_name,
@@ -44,17 +56,34 @@ async def provision(given: JobInput, journal: Journal) -> tuple[ExitCode, JobRes
         namespace=given.namespace,
         time_left=f"{started.seconds_left} s",
     )
-    failure, phase, facts = await _guarded(given, journal, reports, started)
+    failure, phase, facts = await _guarded(given, journal, reports, started, stop)
     facts["duration_seconds"] = round(time.monotonic() - began, 1)
-    result = _result(given, failure, facts, phase=phase)
+    result = _result(given, journal, failure, facts, phase=phase)
     if failure is None:
         journal.say("the store is ready", seconds=facts["duration_seconds"], products=facts.get("product_count"))
     else:
         journal.say(failure.title, phase=phase, level="error", code=failure.code, cause=failure.detail)
+    leave(result)
     exit_code = ExitCode.DONE if failure is None else failure.exit_code
     if exit_code is not ExitCode.REFUSED:
         await _report_end(reports, journal, result)
-    return exit_code, result
+    return exit_code
+
+
+async def _handshake(reports: Reports, stop: asyncio.Event) -> Started:
+    """Shake hands, or give it up when told to stop."""
+    answer = asyncio.create_task(reports.start(patience_seconds=_HANDSHAKE_PATIENCE_SECONDS))
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({answer, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if answer.done():
+        stopped.cancel()
+        return answer.result()
+    await _ended(answer)
+    raise _stopped()
+
+
+def _stopped() -> RetryableError:
+    return RetryableError("STOPPED", "The provisioner was told to stop", "SIGTERM")
 
 
 async def _report_end(reports: Reports, journal: Journal, result: JobResult) -> None:
@@ -70,19 +99,23 @@ async def _report_end(reports: Reports, journal: Journal, result: JobResult) -> 
             journal.say("the report came too late to count", level="warning")
 
 
-def _result(given: JobInput, error: ProvisionerError | None, facts: dict[str, Any], *, phase: str) -> JobResult:
+def _result(
+    given: JobInput, journal: Journal, error: ProvisionerError | None, facts: dict[str, Any], *, phase: str
+) -> JobResult:
+    """Return what the database and the termination message are told: cleaned here, once for both."""
+    told = journal.redactor.cleaned(facts)
     if error is None:
-        return JobResult(str(given.operation_id), given.attempt, Outcome.SUCCEEDED, facts)
+        return JobResult(str(given.operation_id), given.attempt, Outcome.SUCCEEDED, told)
     outcome = {
         ExitCode.RETRYABLE: Outcome.RETRYABLE,
         ExitCode.PERMANENT: Outcome.PERMANENT,
     }.get(error.exit_code, Outcome.REFUSED)
-    problem = {"code": error.code, "title": error.title, "detail": error.detail, "phase": phase}
-    return JobResult(str(given.operation_id), given.attempt, outcome, facts, problem)
+    problem = journal.redactor.cleaned(error.problem(phase))
+    return JobResult(str(given.operation_id), given.attempt, outcome, told, problem)
 
 
 async def _guarded(
-    given: JobInput, journal: Journal, reports: Reports, started: Started
+    given: JobInput, journal: Journal, reports: Reports, started: Started, stop: asyncio.Event
 ) -> tuple[ProvisionerError | None, str, dict[str, Any]]:
     """Run the phases beside the heartbeat until one of them ends; return the error, the phase and the facts."""
     cluster = Cluster()
@@ -90,27 +123,31 @@ async def _guarded(
     position = [""]
     phases = asyncio.create_task(_phases(work, reports, position))
     beat = asyncio.create_task(_beat(reports, started.lease_seconds))
-    error: ProvisionerError | None = None
+    stopped = asyncio.create_task(stop.wait())
     try:
-        done, _ = await asyncio.wait({phases, beat}, timeout=started.seconds_left, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(
+            {phases, beat, stopped}, timeout=started.seconds_left, return_when=asyncio.FIRST_COMPLETED
+        )
+        # In this order: what is done is done, whatever else happened at the same moment.
         if phases in done:
             error = _error_of(phases)
         elif beat in done:
             error = _error_of(beat)
+        elif stopped in done:
+            error = _stopped()
         else:
             error = RetryableError(
                 "PROVISIONER_TIMEOUT", "The provisioner ran out of time", f"stopped after {started.seconds_left} s"
             )
-    except asyncio.CancelledError:
-        error = RetryableError("STOPPED", "The provisioner was told to stop", "SIGTERM")
     finally:
+        stopped.cancel()
         await _ended(phases)
         await _ended(beat)
         await cluster.close()
     return error, position[0], work.result
 
 
-def _error_of(task: "asyncio.Task[None]") -> ProvisionerError | None:
+def _error_of(task: asyncio.Task[None]) -> ProvisionerError | None:
     error = task.exception()
     if error is None or isinstance(error, ProvisionerError):
         return error
@@ -118,10 +155,13 @@ def _error_of(task: "asyncio.Task[None]") -> ProvisionerError | None:
     return RetryableError("UNEXPECTED", "The provisioner has a fault", f"{type(error).__name__}: {error}")
 
 
-async def _ended(task: "asyncio.Task[None]") -> None:
+async def _ended(task: asyncio.Task[Any]) -> None:
     """Cancel a task and wait until it has ended: Helm is being stopped meanwhile."""
     task.cancel()
     await asyncio.wait({task}, timeout=_LEASE_MARGIN_SECONDS)
+    if task.done() and not task.cancelled():
+        # Taken note of: asyncio would print it otherwise, past the redactor.
+        task.exception()
 
 
 async def _phases(work: Work, reports: Reports, position: list[str]) -> None:

@@ -26,6 +26,19 @@ def test_learned_secrets_never_reach_the_output(*, as_json: bool) -> None:
     assert out.getvalue().count("[redacted]") == 2
 
 
+def test_password_in_a_learned_url_is_blanked_wherever_it_stands() -> None:
+    redactor = Redactor()
+    redactor.learn("postgres://medusa:hunter%2F22@db:5432/x")
+    assert redactor.clean("login with hunter%2F22 or hunter/22") == "login with [redacted] or [redacted]"
+
+
+def test_every_text_of_a_value_is_cleaned() -> None:
+    redactor = Redactor()
+    redactor.learn("sesame-open")
+    value = {"a": "sesame-open", "b": [{"c": "not sesame-open"}, 3], "d": None}
+    assert redactor.cleaned(value) == {"a": "[redacted]", "b": [{"c": "not [redacted]"}, 3], "d": None}
+
+
 def test_json_lines_are_objects_with_ids() -> None:
     journal, out = _journal(as_json=True)
     journal.say("done in 1.2 s", phase="release", revision=1, cause="a\nb")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 from aiohttp import web
@@ -12,7 +14,10 @@ from aiohttp.test_utils import TestServer
 from provisioner_job import setup
 from provisioner_job.cluster import Cluster
 from provisioner_job.errors import PhaseError, ProvisionerError, RetryableError
+from provisioner_job.job_input import JobInput
 from provisioner_job.journal import Journal, Redactor
+from provisioner_job.medusa import new_secrets
+from provisioner_job.phases import PHASE_STEPS, Work
 from provisioner_job.setup import remove_failed_setups, wait_for_setup
 
 if TYPE_CHECKING:
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.unit
 
 NAMESPACE = "store-shop-abcd1234"
+HOST = "shop-abcd1234.localhost"
 JOBS = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets"
@@ -45,6 +51,7 @@ class Api:
         self.faults: dict[str, dict[str, Any]] = {}
         """Method -> the Status that every call with it gets."""
         self.deletions: list[tuple[str, Any]] = []
+        self.bodies: list[str] = []
         self.stays_after_delete = False
         """As an object does that a finalizer holds."""
 
@@ -54,6 +61,7 @@ class Api:
 
     async def answer(self, request: web.Request) -> web.Response:
         path, fault = request.path, self.faults.get(request.method)
+        self.bodies.append(await request.text())
         if fault is not None:
             return _json(fault, status=fault["code"])
         if request.method == "DELETE":
@@ -187,3 +195,51 @@ async def test_setup_that_failed_is_final(api: Api, cluster: Cluster, journal: J
     api.objects[f"{JOBS}/setup-a"] = setup_job("setup-a", condition="Failed", reason="BackoffLimitExceeded")
     with pytest.raises(PhaseError, match="setup failed"):
         await wait_for_setup(cluster, NAMESPACE, journal)
+
+
+SECRETS_STEP = next(phase for phase in PHASE_STEPS if phase.name == "secrets")
+
+
+def work_on(cluster: Cluster, journal: Journal) -> Work:
+    given = JobInput(
+        store_id=uuid4(),
+        store_name="shop",
+        engine="medusa",
+        namespace=NAMESPACE,
+        operation_id=uuid4(),
+        attempt=1,
+        request_id="",
+        db_host="db",
+        db_port=5432,
+        db_name="storeplane",
+        db_user="storeplane_provisioner",
+        db_password="",
+        attempt_token="",
+        job_uid="job",
+        pod_uid="pod",
+        pod_name="pod",
+        logs_json=False,
+    )
+    return Work(given, {"host": HOST}, cluster, journal)
+
+
+async def test_fresh_secrets_are_known_before_a_refusal_can_quote_them(
+    api: Api, cluster: Cluster, journal: Journal
+) -> None:
+    api.fail("POST", 422)
+    with pytest.raises(PhaseError):
+        await SECRETS_STEP.act(work_on(cluster, journal))
+    sent = json.loads(api.bodies[0])["stringData"]
+    assert len(sent) == 9
+    for name in set(sent) - {"ADMIN_EMAIL"}:
+        assert sent[name] not in journal.redactor.clean(f"invalid value: {sent[name]}")
+
+
+async def test_secrets_that_were_there_are_known_too(api: Api, cluster: Cluster, journal: Journal) -> None:
+    api.fail("POST", 409)
+    texts = {**new_secrets(HOST), "ADMIN_PASSWORD": "chosen-by-hand", "DATABASE_URL": "postgres://u:hunter-22@db/x"}
+    data = {name: base64.b64encode(text.encode()).decode() for name, text in texts.items()}
+    api.objects[f"{SECRETS}/store-secrets"] = SECRET | {"data": data}
+    facts = await SECRETS_STEP.act(work_on(cluster, journal))
+    assert facts == {"secret": "store-secrets", "existed": True}
+    assert journal.redactor.clean("chosen-by-hand, hunter-22") == "[redacted], [redacted]"

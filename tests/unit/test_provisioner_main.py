@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from provisioner_job import __main__ as program
+from provisioner_job.contract import Env, ExitCode, Outcome, parse_result
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.unit
+
+OPERATION = "0198c2a0-0000-7000-8000-000000000001"
+
+
+@pytest.fixture
+def message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    file = tmp_path / "termination-log"
+    monkeypatch.setattr(program, "_TERMINATION_MESSAGE", file)
+    monkeypatch.setattr("sys.argv", ["storeplane-provision", "single"])
+    for name in Env:
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv(Env.OPERATION_ID, OPERATION)
+    monkeypatch.setenv(Env.ATTEMPT, "2")
+    return file
+
+
+def _exit_code() -> object:
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    return ended.value.code
+
+
+def test_incomplete_environment_is_told_in_the_termination_message(
+    message: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(Env.DB_PASSWORD)
+    assert _exit_code() == ExitCode.PERMANENT
+    left = parse_result(message.read_text())
+    assert left is not None
+    assert (left.operation_id, left.attempt, left.outcome) == (OPERATION, 2, Outcome.PERMANENT)
+    assert left.problem is not None
+    assert left.problem["detail"] == "missing: DB_PASSWORD"
+
+
+def test_message_that_could_not_name_its_attempt_is_not_left(message: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(Env.ATTEMPT, "second")
+    assert _exit_code() == ExitCode.PERMANENT
+    assert not message.exists()
