@@ -5,7 +5,7 @@ import base64
 import gzip
 import json
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -18,9 +18,6 @@ from provisioner_job.runner import run
 from provisioner_job.setup import failed_container
 from provisioner_job.shop import products_in
 from tests.support.polling import poll
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.unit
 
@@ -125,15 +122,24 @@ async def test_program_has_only_the_environment_it_was_given() -> None:
     assert ended.output.strip() == "['A']"
 
 
-async def test_overdue_program_is_told_to_stop_with_its_children() -> None:
-    script = "import subprocess, sys; subprocess.run(['sleep', '1000'])"
+async def test_overdue_program_is_told_to_stop_with_its_children(tmp_path: Path) -> None:
+    file = tmp_path / "child"
+    # The shell ignores the signal and waits for its child: both end only if the whole group is told.
+    script = f"trap '' TERM; (trap - TERM; exec sleep 1000) & echo $! > {file}; wait; wait; exit 0"
     with pytest.raises(RetryableError, match="took too long"):
         await run(
-            [sys.executable, "-c", script],
+            ["/bin/sh", "-c", script],
             environment={"PATH": "/bin:/usr/bin"},
-            limit_seconds=0.5,
+            limit_seconds=2,
             redactor=Redactor(),
         )
+    child = Path("/proc") / file.read_text().strip()
+    # Ended, or a corpse that nobody collects where the first process does not.
+    await asyncio.to_thread(
+        poll,
+        lambda: not child.exists() or " Z " in (child / "stat").read_text(),
+        what="the child has ended",
+    )
 
 
 async def test_cancelled_run_lets_the_program_end_in_order(tmp_path: Path) -> None:
