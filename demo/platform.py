@@ -18,9 +18,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from devcluster.images.builder import build_all
 from devcluster.kubernetes.cluster import Cluster
+from devcluster.kubernetes.prebuild import build_everything
 from devcluster.machine.errors import DevclusterError
+from devcluster.machine.packages import ensure_packages
 from devcluster.machine.paths import checkout
 from devcluster.machine.processes import ProcessSpec
 from devcluster.machine.progress import note, step
@@ -127,7 +128,8 @@ def up(name: str, overrides: Mapping[str, str] | None = None) -> Platform:
             "the control plane runs on this machine for now, where pods of that cluster do not reach its database",
             remedy="use CLUSTER=devcluster",
         )
-    images = build_all()
+    ensure_packages()
+    images = build_everything()
     source.up()
     cluster = Cluster(name)
     address = postgres.up(name)

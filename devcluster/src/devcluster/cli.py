@@ -15,8 +15,8 @@ from devcluster.images.builder import build_all
 from devcluster.images.helm import helm_binary
 from devcluster.kubernetes import cluster as clusters
 from devcluster.kubernetes.cluster import Cluster
+from devcluster.kubernetes.prebuild import build_everything
 from devcluster.kubernetes.settings import Wish
-from devcluster.kubernetes.tools import Tools
 from devcluster.machine.doctor import doctor as run_doctor
 from devcluster.machine.errors import DevclusterError, WrongUsageError
 from devcluster.machine.packages import PACKAGES, TEST_PACKAGES, ensure_packages
@@ -142,11 +142,9 @@ def prepare() -> None:
     """Install the packages and build the programs and images that clusters and tests need, where they are missing."""
     for package in ensure_packages((*PACKAGES, *TEST_PACKAGES)):
         print(f"installed {package}")
-    tools = Tools()
-    _ = tools.devkube, tools.pause
-    # Before the images: the one that holds Helm then takes what this build has compiled.
+    _ = build_everything()
+    # Last: the image that holds Helm has left it nearly nothing to compile.
     _ = helm_binary()
-    _ = build_all()
 
 
 @app.command()

@@ -23,21 +23,29 @@ __all__ = ["note", "step"]
 
 _REFRESH_SECONDS = 0.5
 _WORTH_A_LINE_SECONDS = 1.0
+_CLEAR_LINE = "\r\x1b[K"
+_running: dict[str, tuple[float, str]] = {}
+"""The steps that run now, in the order they began: when, and how long it usually takes."""
+_running_lock = threading.Lock()
 
 
 def note(text: str) -> None:
     """Say one thing on stderr, where progress goes; stdout is for results."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 - this is the one place that speaks
+    with _running_lock:
+        clear = _CLEAR_LINE if sys.stderr.isatty() else ""
+        print(f"{clear}{text}", file=sys.stderr, flush=True)  # noqa: T201 - this is the one place that speaks
 
 
 @contextlib.contextmanager
 def step(what: str) -> Iterator[None]:
-    """Show one long step while it runs, and remember how long it took when it succeeds."""
+    """Show one long step while it runs, and remember how long it took when it succeeds. Steps may run side by side."""
     usual = _remembered().get(what)
     hint = f" (usually {usual:.0f} s)" if usual and usual >= _WORTH_A_LINE_SECONDS else ""
     started = time.monotonic()
+    with _running_lock:
+        _running[what] = (started, hint)
     ended = threading.Event()
-    ticker = threading.Thread(target=_tick, args=(what, hint, started, ended), daemon=True)
+    ticker = threading.Thread(target=_tick, args=(what, ended), daemon=True)
     if sys.stderr.isatty():
         ticker.start()
     succeeded = False
@@ -46,23 +54,28 @@ def step(what: str) -> Iterator[None]:
         succeeded = True
     finally:
         took = time.monotonic() - started
+        with _running_lock:
+            _running.pop(what, None)
         ended.set()
         if ticker.is_alive():
             ticker.join()
         if succeeded:
             _remember(what, took)
-        if sys.stderr.isatty():
-            sys.stderr.write("\r\x1b[K")
         if not succeeded:
             note(f"  failed after {took:.1f} s: {what}")
         elif took >= _WORTH_A_LINE_SECONDS:
             note(f"  {took:5.1f} s  {what}")
 
 
-def _tick(what: str, hint: str, started: float, ended: threading.Event) -> None:
+def _tick(what: str, ended: threading.Event) -> None:
+    """Draw the line while a step runs: of steps side by side the one that began first draws for all."""
     while not ended.wait(_REFRESH_SECONDS):
-        sys.stderr.write(f"\r\x1b[K  {time.monotonic() - started:5.0f} s  {what}{hint}")
-        sys.stderr.flush()
+        with _running_lock:
+            if next(iter(_running), None) == what:
+                now = time.monotonic()
+                parts = [f"{now - started:.0f} s  {name}{hint}" for name, (started, hint) in _running.items()]
+                sys.stderr.write(_CLEAR_LINE + "  " + "  ·  ".join(parts))
+                sys.stderr.flush()
 
 
 def _memory() -> Path:
