@@ -159,12 +159,14 @@ def _explained(what: str, error: Exception) -> Exception:
 
 
 def _resource(kind: str) -> Any:
-    from lightkube.resources import batch_v1, core_v1  # noqa: PLC0415 -- see the module's docstring
+    from lightkube.resources import batch_v1, core_v1, networking_v1  # noqa: PLC0415 -- see the module's docstring
 
     return {
+        "Ingress": networking_v1.Ingress,
         "Job": batch_v1.Job,
         "Namespace": core_v1.Namespace,
         "Pod": core_v1.Pod,
         "ResourceQuota": core_v1.ResourceQuota,
         "Secret": core_v1.Secret,
+        "Service": core_v1.Service,
     }[kind]

@@ -1,14 +1,25 @@
 """What a Medusa shop needs beside its chart: secrets, values and the question that proves it.
 
-Pure but for randomness. The chart names Service, port and Secret keys; both sides of that agreement are tested.
+Pure but for randomness. The chart names Ingress, Service, port and Secret keys; both sides of this are tested.
 """
 
 import secrets
 from typing import Any, Final
 
-__all__ = ["KEY_HEADER", "PORT", "PRODUCTS_PATH", "RELEASE", "SECRET_NAME", "new_secrets", "service_host", "values"]
+__all__ = [
+    "INGRESS",
+    "KEY_HEADER",
+    "PORT",
+    "PRODUCTS_PATH",
+    "RELEASE",
+    "SECRET_NAME",
+    "new_secrets",
+    "service_host",
+    "values",
+]
 
 RELEASE: Final = "medusa"
+INGRESS: Final = "medusa"
 SECRET_NAME: Final = "store-secrets"  # noqa: S105 -- the Secret's name
 PORT: Final = 9000
 PRODUCTS_PATH: Final = "/store/products"

@@ -13,6 +13,7 @@ from typing import Any, Final
 from provisioner_job import medusa, objects
 from provisioner_job.cluster import Cluster
 from provisioner_job.errors import PhaseError
+from provisioner_job.exposure import wait_until_exposed
 from provisioner_job.job_input import JobInput
 from provisioner_job.journal import Journal
 from provisioner_job.release import install
@@ -113,6 +114,10 @@ async def _verify(work: Work) -> Facts:
     return {"products": count, "seconds_until_answer": round(time.monotonic() - began, 1)}
 
 
+async def _expose(work: Work) -> Facts:
+    return await wait_until_exposed(work.cluster, work.given.namespace, work.spec["host"], work.journal)
+
+
 _POLL_SECONDS: Final = 0.1
 
 PHASE_STEPS: Final = (
@@ -125,5 +130,6 @@ PHASE_STEPS: Final = (
     # limit in the chart, so that its end is seen and told.
     Phase("setup", 360, _setup),
     Phase("verify", 180, _verify),
+    Phase("expose", 30, _expose),
 )
-"""In order; `expose` is the chart's Ingress and needs no step of its own."""
+"""The contract's phases in its order."""

@@ -12,6 +12,7 @@ import yaml
 
 from devcluster.images.helm import helm_binary
 from devcluster.machine.paths import checkout
+from provisioner_job import medusa
 from provisioner_job.phases import PHASE_STEPS
 
 if TYPE_CHECKING:
@@ -176,6 +177,18 @@ def test_setup_job_has_another_name_when_its_template_would_change(tmp_path: Pat
     assert len({job["metadata"]["name"] for job in jobs}) == len(variants)
     same = setup_job(render(tmp_path, with_values(host="")))
     assert same == jobs[0]
+
+
+def test_ingress_and_service_have_the_names_that_the_provisioner_asks_for(tmp_path: Path) -> None:
+    objects = render(tmp_path)
+    (rule,) = objects[f"Ingress/{medusa.INGRESS}"]["spec"]["rules"]
+    (path,) = rule["http"]["paths"]
+    service = path["backend"]["service"]["name"]
+    assert (rule["host"], path["path"]) == (GIVEN["host"], "/")
+    assert medusa.service_host("ns").startswith(f"{service}.ns.")
+    selector = objects[f"Service/{service}"]["spec"]["selector"]
+    (server,) = [each for each in workloads(objects) if each["metadata"]["name"] == "medusa"]
+    assert selector.items() <= server["spec"]["template"]["metadata"]["labels"].items()
 
 
 def test_parts_that_are_elsewhere_are_left_out(tmp_path: Path) -> None:

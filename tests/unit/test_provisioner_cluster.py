@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import io
 import json
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -14,11 +16,13 @@ from aiohttp.test_utils import TestServer
 from provisioner_job import setup
 from provisioner_job.cluster import Cluster
 from provisioner_job.errors import PhaseError, ProvisionerError, RetryableError
+from provisioner_job.exposure import wait_until_exposed
 from provisioner_job.job_input import JobInput
 from provisioner_job.journal import Journal, Redactor
 from provisioner_job.medusa import new_secrets
 from provisioner_job.phases import PHASE_STEPS, Work
 from provisioner_job.setup import remove_failed_setups, wait_for_setup
+from tests.support.polling import poll
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -243,3 +247,65 @@ async def test_secrets_that_were_there_are_known_too(api: Api, cluster: Cluster,
     facts = await SECRETS_STEP.act(work_on(cluster, journal))
     assert facts == {"secret": "store-secrets", "existed": True}
     assert journal.redactor.clean("chosen-by-hand, hunter-22") == "[redacted], [redacted]"
+
+
+INGRESS = f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/ingresses/medusa"
+SERVICE = f"/api/v1/namespaces/{NAMESPACE}/services/medusa"
+SERVER = {"app.kubernetes.io/component": "server"}
+
+
+def expose(api: Api, *, host: str = HOST) -> None:
+    backend = {"service": {"name": "medusa", "port": {"name": "http"}}}
+    rule = {"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}
+    api.objects[INGRESS] = {"metadata": {"name": "medusa"}, "spec": {"rules": [rule]}}
+    api.objects[SERVICE] = {"metadata": {"name": "medusa"}, "spec": {"selector": SERVER}}
+
+
+def server_pod(*, ready: bool, labels: dict[str, str] = SERVER, **metadata: str) -> dict[str, Any]:
+    conditions = [{"type": "Ready", "status": str(ready)}]
+    return {"metadata": {"name": "pod", "labels": labels, **metadata}, "status": {"conditions": conditions}}
+
+
+async def test_shop_is_exposed_when_its_host_leads_to_a_ready_pod(api: Api, cluster: Cluster, journal: Journal) -> None:
+    expose(api)
+    api.objects[f"{PODS}/a"] = server_pod(ready=True)
+    facts = await wait_until_exposed(cluster, NAMESPACE, HOST, journal)
+    assert facts == {"host": HOST, "service": "medusa"}
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        server_pod(ready=False),
+        server_pod(ready=True, deletionTimestamp="2026-01-01T00:00:00Z"),
+        server_pod(ready=True, labels={"app.kubernetes.io/component": "redis"}),
+    ],
+    ids=["not ready", "leaving", "another's"],
+)
+async def test_other_pods_do_not_count(api: Api, cluster: Cluster, pod: dict[str, Any]) -> None:
+    expose(api)
+    api.objects[f"{PODS}/a"] = pod
+    out = io.StringIO()
+    waiting = asyncio.create_task(
+        wait_until_exposed(cluster, NAMESPACE, HOST, Journal(Redactor(), as_json=False, out=out))
+    )
+    await asyncio.to_thread(poll, out.getvalue, what="it says what it waits for")
+    assert "no pod of the Service is ready" in out.getvalue()
+    api.objects[f"{PODS}/a"] = server_pod(ready=True)
+    assert (await waiting)["service"] == "medusa"
+
+
+async def test_foreign_host_is_final(api: Api, cluster: Cluster, journal: Journal) -> None:
+    expose(api, host="other.localhost")
+    with pytest.raises(PhaseError, match=f"{HOST}; it has other.localhost"):
+        await wait_until_exposed(cluster, NAMESPACE, HOST, journal)
+
+
+@pytest.mark.parametrize("gone", [INGRESS, SERVICE])
+async def test_ingress_and_service_that_are_gone_are_made_again(
+    api: Api, cluster: Cluster, journal: Journal, gone: str
+) -> None:
+    expose(api)
+    del api.objects[gone]
+    with pytest.raises(RetryableError, match="medusa"):
+        await wait_until_exposed(cluster, NAMESPACE, HOST, journal)
