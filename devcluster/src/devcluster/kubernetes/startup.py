@@ -146,9 +146,11 @@ exec {self.tools.devkube} kubectl "$@"
         self.cgroup.create()
         self._hold(ProcessSpec("fabric", ["unshare", "--net", "--", str(self.tools.pause)]), self.cgroup)
         fabric, fabric_is = self.holder("fabric"), self._identity("fabric")
-        # Also when somebody has removed the cable by hand.
-        wanted = fabric_is if net.on_host(self.network) else ""
-        self._once("fabric-cable", wanted, partial(net.connect_fabric, self.network, fabric=fabric), mark=fabric_is)
+        if not net.on_host(self.network):  # somebody has removed the cable by hand
+            self._undo("fabric-cable")
+        if self._once("fabric-cable", fabric_is, partial(net.connect_fabric, self.network, fabric=fabric)):
+            for node in self.nodes:  # plugged into a bridge that is no more
+                self._undo(f"{node.name}-cable")
         for node in self.nodes:
             if not processes.is_running(node.name, run=self.paths.run):
                 # What outlived the namespaces' holder cannot be joined by what replaces it: the node begins anew.
@@ -161,13 +163,18 @@ exec {self.tools.devkube} kubectl "$@"
             net.route_to_others(self.network, node.number, node=holder, nodes=len(self.nodes))
             self._once(f"{node.name}-mounts", node_is, partial(node.prepare_mounts, holder))
 
-    def _once(self, what: str, state: str, act: Callable[[], None], *, mark: str | None = None) -> None:
+    def _once(self, what: str, state: str, act: Callable[[], None]) -> bool:
         """Do something unless it was done, to its end, for these very holders; an interrupted run leaves no mark."""
         file = self.paths.run / f"{what}.done"
-        if not file.exists() or file.read_text() != state:
-            file.unlink(missing_ok=True)
-            act()
-            file.write_text(state if mark is None else mark)
+        if file.exists() and file.read_text() == state:
+            return False
+        self._undo(what)
+        act()
+        file.write_text(state)
+        return True
+
+    def _undo(self, what: str) -> None:
+        (self.paths.run / f"{what}.done").unlink(missing_ok=True)
 
     def _identity(self, name: str) -> str:
         return processes.identity(name, run=self.paths.run) or ""
