@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -49,3 +51,10 @@ def test_message_that_could_not_name_its_attempt_is_not_left(message: Path, monk
     monkeypatch.setenv(Env.ATTEMPT, "second")
     assert _exit_code() == ExitCode.PERMANENT
     assert not message.exists()
+
+
+def test_nothing_heavy_is_imported_before_the_handshake() -> None:
+    script = "import sys, provisioner_job.__main__; print(*sys.modules, sep='\\n')"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    heavy = {"lightkube", "httpx2", "http.client", "email", "structlog", "orjson"}
+    assert heavy.isdisjoint(told.stdout.split())
