@@ -20,6 +20,7 @@ from controlplane.db.attempts import AttemptRows
 from controlplane.db.pool import Database
 from controlplane.db.stores import StoreRows
 from controlplane.dispatcher import Dispatcher
+from controlplane.domain.errors import ConfigurationError
 from controlplane.kube.client import KubeClient
 from controlplane.kube.jobs import JobGateway
 from controlplane.reconciler import Reconciler
@@ -92,6 +93,11 @@ async def serve(settings: Settings, *, host: str, port: int, ready_file: Path | 
     """Serve the API and run the loops until SIGTERM or SIGINT.
 
     `port` 0 takes a free one. `ready_file` gets the URL once requests are answered.
+
+    Raises
+    ------
+    ConfigurationError
+        The address cannot be listened on, or `ready_file` cannot be written.
     """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -101,8 +107,7 @@ async def serve(settings: Settings, *, host: str, port: int, ready_file: Path | 
         runner = web.AppRunner(make_application(made.services), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
         await runner.setup()
         try:
-            site = web.TCPSite(runner, host, port)
-            await site.start()
+            await _listen(runner, host, port)
             made.background.start()
             url = _url(host, runner)
             _log.info("serving", url=url)
@@ -116,6 +121,14 @@ async def serve(settings: Settings, *, host: str, port: int, ready_file: Path | 
             await made.background.stop()
 
 
+async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        message = f"cannot listen on {host}:{port}: {error.strerror or error}"
+        raise ConfigurationError(message) from error
+
+
 def _url(host: str, runner: web.AppRunner) -> str:
     port = runner.addresses[0][1]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -124,5 +137,9 @@ def _url(host: str, runner: web.AppRunner) -> str:
 def _write_whole(path: Path, text: str) -> None:
     """Write a file so that whoever waits for it never reads half of it."""
     beside = path.with_name(path.name + ".new")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        message = f"cannot write {path}: {error.strerror or error}"
+        raise ConfigurationError(message) from error

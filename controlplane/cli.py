@@ -62,11 +62,7 @@ def serve(
         message = f"--ready-file: there is no folder {ready_file.absolute().parent}"
         raise ConfigurationError(message)
     configure_logging(settings.log_level)
-    try:
-        asyncio.run(run(settings, host=host, port=port, ready_file=ready_file))
-    except OSError as error:
-        message = f"cannot listen on {host}:{port}: {error.strerror or error}"
-        raise ConfigurationError(message) from error
+    asyncio.run(run(settings, host=host, port=port, ready_file=ready_file))
 
 
 @application.command()

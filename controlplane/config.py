@@ -17,8 +17,8 @@ from controlplane.domain.errors import ConfigurationError
 __all__ = ["DatabaseSettings", "Settings", "load_database_settings", "load_settings"]
 
 _PREFIX: Final = "STOREPLANE_"
-_READ_ELSEWHERE: Final = frozenset({"STOREPLANE_URL", "STOREPLANE_TOKEN"})
-"""Variables of the API's clients, which may stand in the same shell."""
+_READ_ELSEWHERE: Final = frozenset({"STOREPLANE_URL", "STOREPLANE_TOKEN", "STOREPLANE_CACHE"})
+"""Variables of the API's clients and of the development cluster, which may stand in the same shell."""
 _FOREIGN_PREFIX: Final = "STOREPLANE_TEST_"
 """Switches of the test suite."""
 

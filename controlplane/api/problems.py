@@ -38,8 +38,11 @@ MAPPING: Final[Mapping[type[errors.ControlPlaneError], tuple[int, str]]] = Mappi
         errors.EnginePlannedError: (422, "Engine planned"),
         errors.DependencyUnavailableError: (503, "Dependency unavailable"),
         errors.DatabaseUnavailableError: (503, "Database unavailable"),
+        errors.SchemaMissingError: (503, "Database not migrated"),
+        errors.DatabaseRightMissingError: (503, "Database right missing"),
         errors.ConfigurationError: (500, "Internal error"),
         errors.MigrationError: (500, "Internal error"),
+        errors.DatabaseFaultError: (500, "Internal error"),
         errors.ControlPlaneError: (500, "Internal error"),
     }
 )

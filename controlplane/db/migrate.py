@@ -5,15 +5,18 @@ file that was applied and has another checksum by now is refused, because the da
 files say. Needs a direct connection as the owner, not a transaction pooler.
 """
 
+import base64
 import hashlib
+import hmac
 import re
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
 
-from controlplane.db.errors import translated
+from controlplane.db.errors import is_passing, translated
 from controlplane.domain.errors import ConfigurationError, MigrationError
 
 __all__ = ["MIGRATIONS", "ROLES", "Migration", "apply_migrations", "read_migrations", "set_role_password"]
@@ -27,6 +30,8 @@ _CONNECT_SECONDS: Final = 10.0
 _STATEMENT_SECONDS: Final = 300.0
 _LOCK_TIMEOUT: Final = "SET lock_timeout = '10s'"
 """A migration that waits for a table must not queue every query of the service behind itself."""
+_SCRAM_ITERATIONS: Final = 4096
+"""Postgres' own default; the passwords are long and random, so more would only slow every login down."""
 _BOOKKEEPING: Final = """
 CREATE SCHEMA IF NOT EXISTS storeplane;
 CREATE TABLE IF NOT EXISTS storeplane.schema_migrations (
@@ -75,12 +80,14 @@ async def apply_migrations(url: str, migrations: tuple[Migration, ...]) -> list[
 
     Raises
     ------
+    ConfigurationError
+        The address cannot be used, or the server refuses user, password or database.
     MigrationError
-        An applied file was edited, or the database is newer than this program.
+        An applied file was edited, a file is refused, or the database is newer than this program.
     DatabaseUnavailableError
         The server does not answer.
     """
-    with translated():
+    with translated(is_start=True):
         connection: Any = await asyncpg.connect(url, timeout=_CONNECT_SECONDS, command_timeout=_STATEMENT_SECONDS)
         try:
             # The lock belongs to the session and goes with it, also when this process is killed.
@@ -111,7 +118,13 @@ def _check(applied: dict[int, str], migrations: tuple[Migration, ...]) -> None:
 
 async def _apply(connection: Any, migration: Migration) -> None:
     async with connection.transaction():
-        await connection.execute(migration.text)
+        try:
+            await connection.execute(migration.text)
+        except asyncpg.PostgresError as error:
+            if is_passing(error):
+                raise
+            message = f"{migration.name} is refused, and nothing of it was kept: {error}"
+            raise MigrationError(message) from error
         await connection.execute(
             "INSERT INTO storeplane.schema_migrations (number, name, sha256) VALUES ($1, $2, $3)",
             migration.number,
@@ -126,18 +139,33 @@ async def set_role_password(url: str, role: str, password: str) -> None:
     Raises
     ------
     ConfigurationError
-        The role is not one of ours.
+        The role is not one of ours, or the password has other than printable ASCII characters.
     """
     if role not in ROLES:
         message = f"unknown role {role}; known are: {', '.join(ROLES)}"
         raise ConfigurationError(message)
-    with translated():
+    if not password.isascii() or not password.isprintable():
+        # Others would need SASLprep, so that client and server agree on their bytes.
+        message = "a role's password has printable ASCII characters only"
+        raise ConfigurationError(message)
+    with translated(is_start=True):
         connection: Any = await asyncpg.connect(url, timeout=_CONNECT_SECONDS, command_timeout=_CONNECT_SECONDS)
         try:
-            # ALTER ROLE takes no parameters; format() quotes both, and the server hashes the password itself.
+            # ALTER ROLE takes no parameters; format() quotes both. The server gets the verifier alone: a password
+            # would stand in its log as soon as statements are logged.
             statement = await connection.fetchval(
-                "SELECT format('ALTER ROLE %I PASSWORD %L', $1::text, $2::text)", role, password
+                "SELECT format('ALTER ROLE %I PASSWORD %L', $1::text, $2::text)", role, _scram_verifier(password)
             )
             await connection.execute(statement)
         finally:
             await connection.close(timeout=_CONNECT_SECONDS)
+
+
+def _scram_verifier(password: str) -> str:
+    """Return what Postgres keeps of a password: SCRAM-SHA-256 as RFC 5802 and 7677 derive it."""
+    salt = secrets.token_bytes(16)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, _SCRAM_ITERATIONS)
+    stored_key = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    salt_text, stored_text, server_text = (base64.b64encode(part).decode() for part in (salt, stored_key, server_key))
+    return f"SCRAM-SHA-256${_SCRAM_ITERATIONS}:{salt_text}${stored_text}:{server_text}"

@@ -62,10 +62,12 @@ class Database:
 
         Raises
         ------
+        ConfigurationError
+            The address cannot be used, or the server refuses user, password or database.
         DatabaseUnavailableError
-            The server does not answer within five seconds or refuses.
+            The server does not answer within five seconds.
         """
-        with translated():
+        with translated(is_start=True):
             pool = await asyncpg.create_pool(
                 url,
                 min_size=1,

@@ -115,7 +115,7 @@ class StoreRows:
         return AttemptLog(row["attempt"], row["job_uid"], row["job_name"], row["log_state"], row["content"])
 
     async def schema_version(self) -> int:
-        """Return the number of the newest migration applied."""
+        """Return the number of the newest migration applied; 0 before the first."""
         return int(_present(await self._database.fetch_one("schema_version"))["number"])
 
 

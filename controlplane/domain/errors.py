@@ -11,6 +11,8 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "ControlPlaneError",
+    "DatabaseFaultError",
+    "DatabaseRightMissingError",
     "DatabaseUnavailableError",
     "DependencyUnavailableError",
     "EnginePlannedError",
@@ -28,6 +30,7 @@ __all__ = [
     "NotFoundError",
     "OperationInProgressError",
     "OperationNotFoundError",
+    "SchemaMissingError",
     "StaleLeaseError",
     "StoreNotFoundError",
     "UnauthorizedError",
@@ -227,3 +230,33 @@ class DatabaseUnavailableError(DependencyUnavailableError):
 
     def __init__(self, cause: str) -> None:
         super().__init__(f"The database does not answer ({cause}); try again shortly")
+
+
+class SchemaMissingError(DependencyUnavailableError):
+    """Tables this program needs are not there."""
+
+    code = "SCHEMA_MISSING"
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"The database lacks this program's tables ({cause}): run `storeplane migrate`")
+
+
+class DatabaseRightMissingError(DependencyUnavailableError):
+    """The login role may not do what is needed."""
+
+    code = "DATABASE_RIGHT_MISSING"
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(
+            f"The database refuses a right ({cause}): run `storeplane migrate` as the owner, and the service as "
+            "storeplane_app"
+        )
+
+
+class DatabaseFaultError(ControlPlaneError):
+    """Postgres refuses a statement of ours for a reason nobody foresaw."""
+
+    code = "DATABASE_FAULT"
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"The database refuses a statement of this program ({cause}); this is a bug")

@@ -7,6 +7,7 @@ limits: the library's own default waits for ever.
 
 import asyncio
 import ssl
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -14,12 +15,12 @@ import aiohttp
 import orjson
 
 from controlplane.domain.errors import ConfigurationError
-from controlplane.kube.errors import KubeUnavailableError, error_from_response
+from controlplane.kube.errors import KubeUnauthorizedError, KubeUnavailableError, error_from_response
 
 __all__ = ["CALL_LIMITS", "KubeClient"]
 
 CALL_LIMITS: Final = aiohttp.ClientTimeout(total=10, sock_connect=3, sock_read=9)
-"""A call answers in milliseconds; a server under load may take a few seconds of queueing. Two of them fit a lease."""
+"""A call answers in milliseconds; a server under load may take a few seconds of queueing."""
 _LOAD_SECONDS: Final = 20.0
 """Reading a configuration may run an exec plugin."""
 _BODY_LIMIT_BYTES: Final = 64 * 2**20
@@ -29,12 +30,25 @@ _ERRORS_FROM: Final = 400
 
 
 class KubeClient:
-    """One session to one cluster; safe to share between tasks."""
+    """One session to one cluster; safe to share between tasks.
 
-    def __init__(self, base_url: str, configuration: Any, session: aiohttp.ClientSession) -> None:
+    A token is read anew when the cluster refuses it. Address, CA and client certificate are those of the start: a
+    renewed client certificate needs a restart.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        configuration: Any,
+        session: aiohttp.ClientSession,
+        *,
+        load: Callable[[], Awaitable[Any]] | None = None,
+    ) -> None:
         self._base_url = base_url.rstrip("/")
         self._configuration = configuration
         self._session = session
+        self._load = load
+        self._loading = asyncio.Lock()
 
     @classmethod
     async def connect(cls, kubeconfig: Path | None) -> Self:
@@ -45,11 +59,12 @@ class KubeClient:
         Raises
         ------
         ConfigurationError
-            The file cannot be understood, or there is no service account here.
+            The file or a certificate it names cannot be used, or there is no service account here.
         """
         configuration = await _load(kubeconfig)
         connector = aiohttp.TCPConnector(ssl=_tls(configuration), limit=64)
-        return cls(configuration.host, configuration, aiohttp.ClientSession(connector=connector, timeout=CALL_LIMITS))
+        session = aiohttp.ClientSession(connector=connector, timeout=CALL_LIMITS)
+        return cls(configuration.host, configuration, session, load=lambda: _load(kubeconfig))
 
     async def close(self) -> None:
         """Close the session."""
@@ -89,13 +104,26 @@ class KubeClient:
         content_type: str = "application/json",
     ) -> bytes:
         """Make one call and return the bytes of its answer; errors as in `request`."""
+        used = self._configuration
         status, raw, retry_after = await self._exchange(method, path, body, query, content_type)
-        if status == _UNAUTHORIZED:
-            # The token file is rotated; one fresh reading tells a stale token from a refused one.
+        if status == _UNAUTHORIZED and self._load is not None:
+            # A refused call had no effect, so repeating it is safe; a token that is still refused is a wrong one.
+            await self._reload(used)
             status, raw, retry_after = await self._exchange(method, path, body, query, content_type)
         if status >= _ERRORS_FROM:
             raise error_from_response(f"{method} {path}", status, _decoded(raw), retry_after)
         return raw
+
+    async def _reload(self, used: Any) -> None:
+        """Read the configuration again, unless another call has done so since `used` was refused."""
+        async with self._loading:
+            if self._configuration is not used or self._load is None:
+                return
+            try:
+                self._configuration = await self._load()
+            except ConfigurationError as error:
+                message = f"the cluster refuses the credentials, and they cannot be read again: {error}"
+                raise KubeUnauthorizedError(message) from error
 
     async def _exchange(
         self, method: str, path: str, body: bytes | None, query: dict[str, str] | None, content_type: str
@@ -117,13 +145,25 @@ class KubeClient:
             raise KubeUnavailableError(message) from error
 
     async def _credentials(self) -> dict[str, str]:
-        """Return the Authorization header, with the token as it is now."""
+        """Return the Authorization header.
+
+        Only a service account's configuration has the hook, which reads the token's file again each minute; a
+        kubeconfig's token stays what it was until the next reload.
+        """
         hook = getattr(self._configuration, "refresh_api_key_hook", None)
         if hook is not None:
-            made = hook(self._configuration)
-            if asyncio.iscoroutine(made):
-                async with asyncio.timeout(_LOAD_SECONDS):
-                    await made
+            # Loaded already: only the library sets a hook.
+            from kubernetes_asyncio.config import ConfigException  # noqa: PLC0415
+
+            try:
+                made = hook(self._configuration)
+                if asyncio.iscoroutine(made):
+                    async with asyncio.timeout(_LOAD_SECONDS):
+                        await made
+            except (ConfigException, OSError) as error:
+                # TimeoutError is an OSError.
+                message = f"the service account's token cannot be read: {error}"
+                raise KubeUnauthorizedError(message) from error
         token = self._configuration.api_key.get("BearerToken") or self._configuration.api_key.get("authorization")
         if token:
             return {"Authorization": token if " " in token else f"Bearer {token}"}
@@ -153,12 +193,19 @@ async def _load(kubeconfig: Path | None) -> Any:
 def _tls(configuration: Any) -> ssl.SSLContext | bool:
     if not configuration.host.startswith("https"):
         return True
-    context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
-    if configuration.cert_file:
-        context.load_cert_chain(configuration.cert_file, configuration.key_file)
     if not configuration.verify_ssl:
         message = "the kubeconfig turns certificate verification off; give it the cluster's CA instead"
         raise ConfigurationError(message)
+    what = f"the CA file {configuration.ssl_ca_cert}"
+    try:
+        context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+        if configuration.cert_file:
+            what = f"the client certificate {configuration.cert_file} with the key {configuration.key_file}"
+            context.load_cert_chain(configuration.cert_file, configuration.key_file)
+    except OSError as error:
+        # ssl.SSLError is one too.
+        message = f"the kubeconfig names {what}, which cannot be used: {error.strerror or error}"
+        raise ConfigurationError(message) from error
     return context
 
 

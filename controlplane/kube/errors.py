@@ -11,6 +11,7 @@ __all__ = [
     "KubeInvalidError",
     "KubeNotFoundError",
     "KubeThrottledError",
+    "KubeUnauthorizedError",
     "KubeUnavailableError",
     "error_from_response",
 ]
@@ -39,8 +40,12 @@ class KubeConflictError(KubeError):
     """409: the name is taken, or the object changed."""
 
 
+class KubeUnauthorizedError(KubeError):
+    """401: the cluster does not know us."""
+
+
 class KubeForbiddenError(KubeError):
-    """401 or 403: our rights or a quota."""
+    """403: our rights or a quota."""
 
 
 class KubeInvalidError(KubeError):
@@ -57,7 +62,7 @@ class KubeUnavailableError(KubeError):
 
 _BY_STATUS: dict[int, type[KubeError]] = {
     400: KubeInvalidError,
-    401: KubeForbiddenError,
+    401: KubeUnauthorizedError,
     403: KubeForbiddenError,
     404: KubeNotFoundError,
     409: KubeConflictError,

@@ -2,7 +2,7 @@
 
 from controlplane.db.migrate import read_migrations
 from controlplane.db.stores import StoreRows
-from controlplane.domain.errors import DependencyUnavailableError
+from controlplane.domain.errors import SchemaMissingError
 
 __all__ = ["Health"]
 
@@ -20,9 +20,9 @@ class Health:
         Raises
         ------
         DependencyUnavailableError
-            The database does not answer or lacks migrations.
+            The database does not answer, lacks migrations (`SchemaMissingError`) or refuses a right.
         """
         found = await self._rows.schema_version()
         if found < self._needed:
-            message = f"The database is at migration {found} and {self._needed} is needed: run `storeplane migrate`"
-            raise DependencyUnavailableError(message)
+            message = f"it is at migration {found}, and {self._needed} is needed"
+            raise SchemaMissingError(message)

@@ -1,6 +1,7 @@
 """Operations: show one, and its log from the living pod or from the archive."""
 
-from typing import Protocol
+import asyncio
+from typing import Final, Protocol
 from uuid import UUID
 
 from controlplane.db.stores import StoreRows
@@ -12,11 +13,15 @@ from controlplane.domain.store import Caller
 __all__ = ["LogSource", "Operations"]
 
 
+_CLUSTER_SECONDS: Final = 20.0
+"""For listing a Job's pods and reading a log together."""
+
+
 class LogSource(Protocol):
     """Where living pods' logs come from."""
 
-    async def list_pods(self) -> list[PodView]:
-        """Return the provisioner's pods, newest first."""
+    async def list_pods(self, job_uid: str | None = None) -> list[PodView]:
+        """Return the provisioner's pods, or those of one Job, newest first."""
 
     async def logs(self, pod_name: str) -> str | None:
         """Return a pod's log, or None when there is none."""
@@ -60,10 +65,11 @@ class Operations:
             message = "the operation's Job has not been created yet"
             raise LogNotAvailableError(message)
         try:
-            for pod in await self._living.list_pods():
-                if pod.job_uid == found.job_uid and (text := await self._living.logs(pod.name)) is not None:
-                    return text
-        except DependencyUnavailableError as error:
+            async with asyncio.timeout(_CLUSTER_SECONDS):
+                for pod in await self._living.list_pods(found.job_uid):
+                    if (text := await self._living.logs(pod.name)) is not None:
+                        return text
+        except (DependencyUnavailableError, TimeoutError) as error:
             message = "The log is still in the cluster, and the cluster does not answer; try again shortly"
             raise DependencyUnavailableError(message) from error
         message = "the pod has not started to write"

@@ -35,6 +35,9 @@ class Users:
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise UnauthorizedError
+        if not token.isascii():
+            # Bytes above 127 arrive as lone surrogates, which have no encoding; no token has such characters.
+            raise InvalidTokenError
         caller = await self._rows.user_by_token(_hash(token.strip()))
         if caller is None:
             raise InvalidTokenError

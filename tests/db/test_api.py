@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import asyncpg
 import pytest
 from aiohttp.test_utils import TestServer
+from yarl import URL
 
 from controlplane.app import Parts, make_application
 from controlplane.kube.client import KubeClient
@@ -196,8 +198,42 @@ async def test_not_ready_without_the_schema(api: Api, database_url: str) -> None
     finally:
         await owner.close()
     status, problem, headers = await api.call("GET", "/readyz", headers={"Authorization": ""})
-    assert (status, problem["code"], headers["Retry-After"]) == (503, "DEPENDENCY_UNAVAILABLE", "5")
+    assert (status, problem["code"], headers["Retry-After"]) == (503, "SCHEMA_MISSING", "5")
     assert "storeplane migrate" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "code"),
+    [
+        ("DROP SCHEMA storeplane CASCADE", "SCHEMA_MISSING"),
+        ("DROP TABLE storeplane.schema_migrations", "SCHEMA_MISSING"),
+        ("DELETE FROM storeplane.schema_migrations", "SCHEMA_MISSING"),
+        ("REVOKE SELECT ON storeplane.schema_migrations FROM storeplane_app", "DATABASE_RIGHT_MISSING"),
+    ],
+)
+async def test_not_ready_says_what_the_database_lacks(api: Api, database_url: str, statement: str, code: str) -> None:
+    owner = await asyncpg.connect(database_url)
+    try:
+        await owner.execute(statement)
+    finally:
+        await owner.close()
+    status, problem, _ = await api.call("GET", "/readyz", headers={"Authorization": ""})
+    assert (status, problem["code"]) == (503, code)
+    assert "storeplane migrate" in problem["detail"]
+
+
+async def test_token_of_other_bytes_is_not_valid(api: Api) -> None:
+    address = URL(api.url)
+    # By hand: no client sends such bytes.
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    writer.write(
+        b"GET /api/stores/x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\xfe\r\nConnection: close\r\n\r\n"
+    )
+    async with asyncio.timeout(30):
+        answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b'"INVALID_TOKEN"' in answer
 
 
 async def test_request_id_of_the_client_is_kept_when_it_is_harmless(api: Api) -> None:

@@ -31,6 +31,8 @@ SAMPLES = [
     errors.EngineUnsupportedError(("medusa",)),
     errors.EnginePlannedError("magento", ("medusa",)),
     errors.DatabaseUnavailableError("refused"),
+    errors.SchemaMissingError("no table"),
+    errors.DatabaseRightMissingError("permission denied"),
 ]
 
 
