@@ -74,6 +74,15 @@ class AttemptRows:
                 raise StaleLeaseError(message)
         return ClaimedAttempt(**(dict(row) | {"manifest": job.manifest}))
 
+    async def change_token(self, claimed: ClaimedAttempt, token_hash: bytes, token_key_id: str) -> None:
+        """Expect another token from the attempt's pod; `StaleLeaseError` when the claim was lost or it has a Job."""
+        row = await self._database.fetch_one(
+            "change_token", claimed.operation_id, claimed.number, claimed.fence, token_hash, token_key_id
+        )
+        if row is None:
+            message = "change token"
+            raise StaleLeaseError(message)
+
     async def record_job(self, operation_id: UUID, number: int, job_uid: str) -> None:
         """Record the created or adopted Job; already recorded, by us or by the pod's handshake, is fine.
 

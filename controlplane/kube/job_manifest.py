@@ -18,7 +18,7 @@ from controlplane.config import Settings
 from controlplane.domain.attempt import ClaimedAttempt
 from provisioner_job.contract import COMMAND, Env
 
-__all__ = ["ManifestError", "difference", "render_job", "sha256_of", "with_token"]
+__all__ = ["ManifestError", "comparable", "difference", "render_job", "sha256_of", "with_token"]
 
 _FOLDER: Final = Path(__file__).parent / "templates"
 _BLANKS: Final = (
@@ -135,10 +135,27 @@ def sha256_of(manifest: str) -> str:
 def with_token(manifest: str, token: str) -> dict[str, Any]:
     """Return the Job to be posted: the rendered one with the token in its environment variable."""
     job: dict[str, Any] = orjson.loads(manifest)
+    _token_variable(job)["value"] = token
+    return job
+
+
+def comparable(job: dict[str, Any]) -> dict[str, Any]:
+    """Return what an existing Job must have to be this one, in a new object.
+
+    Left out are the TTL, which the harvest changes, and the token: another key gives the same attempt another one, and
+    whether a pod may begin is decided by the database, which knows the token that counts.
+    """
+    wanted: dict[str, Any] = orjson.loads(orjson.dumps(job))
+    del _token_variable(wanted)["value"]
+    del wanted["spec"]["ttlSecondsAfterFinished"]
+    return wanted
+
+
+def _token_variable(job: dict[str, Any]) -> dict[str, Any]:
     for variable in job["spec"]["template"]["spec"]["containers"][0]["env"]:
         if variable["name"] == Env.ATTEMPT_TOKEN:
-            variable["value"] = token
-            return job
+            found: dict[str, Any] = variable
+            return found
     message = f"the rendered Job has no variable {Env.ATTEMPT_TOKEN}"
     raise ManifestError(message)
 

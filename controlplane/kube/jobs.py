@@ -8,8 +8,8 @@ from controlplane.domain.errors import JobConflictError
 from controlplane.domain.observation import JobView, PodView
 from controlplane.kube import labels
 from controlplane.kube.client import KubeClient
-from controlplane.kube.errors import KubeConflictError, KubeInvalidError, KubeNotFoundError
-from controlplane.kube.job_manifest import difference
+from controlplane.kube.errors import KubeConflictError, KubeInvalidError, KubeNotFoundError, KubeUnavailableError
+from controlplane.kube.job_manifest import comparable, difference
 
 __all__ = ["JobGateway"]
 
@@ -39,16 +39,33 @@ class JobGateway:
         JobConflictError
             Another Job has the name; it was not touched.
         KubeError
-            Everything else; after `KubeUnavailableError` a get by name decides.
+            Everything else; after `KubeUnavailableError` posting the same again decides.
+        """
+        try:
+            return _job_view(await self._client.request("POST", self._jobs, body=orjson.dumps(manifest)))
+        except KubeConflictError as error:
+            # 409 for a name is AlreadyExists; whose it is, the object itself tells.
+            existing = await self.find(manifest)
+            if existing is None:
+                message = "the Job that had the name is gone by now"
+                raise KubeUnavailableError(message) from error
+            return existing
+
+    async def find(self, manifest: dict[str, Any]) -> JobView | None:
+        """Return the Job that an earlier post of this manifest made, or None when the name is free.
+
+        Raises
+        ------
+        JobConflictError
+            Another Job has the name: it differs in a label, the attempt or any other rendered field.
         """
         name = manifest["metadata"]["name"]
         try:
-            return _job_view(await self._client.request("POST", self._jobs, body=orjson.dumps(manifest)))
-        except KubeConflictError:
-            # 409 for a name is AlreadyExists; whose it is, the object itself tells.
             existing = await self._client.request("GET", f"{self._jobs}/{name}")
-        place = difference(manifest, existing)
-        if place is not None and place != "/spec/ttlSecondsAfterFinished":
+        except KubeNotFoundError:
+            return None
+        place = difference(comparable(manifest), existing)
+        if place is not None:
             raise JobConflictError(name, f"it differs at {place}")
         return _job_view(existing)
 
