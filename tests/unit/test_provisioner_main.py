@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -58,3 +59,25 @@ def test_nothing_heavy_is_imported_before_the_handshake() -> None:
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     heavy = {"lightkube", "httpx2", "http.client", "email", "structlog", "orjson"}
     assert heavy.isdisjoint(told.stdout.split())
+
+
+def test_sigterm_ends_the_waiting_for_a_database_in_order(tmp_path: Path) -> None:
+    given: dict[str, str] = {
+        **{name.value: "x" for name in Env},
+        Env.STORE_ID: OPERATION,
+        Env.OPERATION_ID: OPERATION,
+        Env.ATTEMPT: "1",
+        # A folder without a socket: nothing can listen there.
+        Env.DB_HOST: str(tmp_path),
+        Env.DB_PORT: "5432",
+    }
+    command = [sys.executable, "-u", "-m", "provisioner_job", "single"]
+    with subprocess.Popen(command, env={**os.environ, **given}, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "trying again" in line:
+                process.terminate()
+                break
+        told = process.stdout.read()
+        assert process.wait(timeout=60) == ExitCode.RETRYABLE
+    assert "ERROR: The provisioner was told to stop (cause SIGTERM)" in told
