@@ -168,7 +168,12 @@ class Reconciler:
             self._harvested_last = each.key
             attempt = each.attempt
             with bound(operation_id=attempt.operation_id, attempt=attempt.number, job_name=attempt.job_name):
-                await self._harvest(each)
+                try:
+                    await self._harvest(each)
+                except DatabaseUnavailableError:
+                    raise
+                except ControlPlaneError as error:
+                    _log.warning("attempt not harvested", error=str(error), error_code=error.code)
             if time.monotonic() > until:
                 return
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import socket
 import sys
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,8 @@ from controlplane.domain.errors import (
 from tests.support.wishes import ENVIRONMENT
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.db
@@ -80,17 +84,49 @@ async def test_wrong_password_ends_the_service_with_2(postgres: PostgresServer, 
     await set_role_password(database_url, "storeplane_app", postgres.password)
     name = database_url.split("@/")[1].split("?", maxsplit=1)[0]
     url = postgres.url(name, user="storeplane_app").replace(postgres.password, "wrong")
+    status, said = await _serve(url, "--port", "0")
+    assert b"check user, password and database name" in said
+    assert status == 2
+
+
+async def test_only_an_address_in_use_is_told_as_such(database_url: str, tmp_path: Path) -> None:
+    missing = {"STOREPLANE_KUBECONFIG": str(_kubeconfig(tmp_path))}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        status, said = await _serve(database_url, "--port", port, **missing)
+    assert (status, f"cannot listen on 127.0.0.1:{port}".encode() in said) == (2, True)
+    (tmp_path / "folder").mkdir()
+    status, said = await _serve(database_url, "--port", "0", "--ready-file", str(tmp_path / "folder"), **missing)
+    assert (status, b"cannot write" in said, b"cannot listen" in said) == (2, True, False)
+
+
+def _kubeconfig(folder: Path) -> Path:
+    path = folder / "kubeconfig"
+    parts = {
+        "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+    }
+    path.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", "current-context": "x", **parts}))
+    return path
+
+
+async def _serve(url: str, *arguments: str, **more: str) -> tuple[int | None, bytes]:
+    """Run the service, which must end by itself without a traceback, and return its code and its words."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "controlplane", "serve", "--port", "0"),
-        env=ENVIRONMENT | {"DATABASE_URL": url, "PATH": os.defpath},
+        *(sys.executable, "-m", "controlplane", "serve", *arguments),
+        env=ENVIRONMENT | {"DATABASE_URL": url, "PATH": os.defpath} | more,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(60):
-        _, said = await process.communicate()
-    assert b"check user, password and database name" in said
-    assert b"Traceback" not in said
-    assert process.returncode == 2
+    try:
+        async with asyncio.timeout(60):
+            _, said = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert b"Traceback" not in said, said.decode()
+    return process.returncode, said
 
 
 async def test_password_reaches_the_server_as_a_verifier_and_logs_in(

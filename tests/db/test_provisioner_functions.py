@@ -208,3 +208,13 @@ async def test_provisioner_may_do_nothing_but_call_its_functions(pod: Pod) -> No
             WHERE p.pronamespace = 'storeplane'::regnamespace AND has_function_privilege(p.oid, 'EXECUTE')"""
     )
     assert {row["proname"] for row in granted} == {"start_attempt", "report_event", "heartbeat", "finish_attempt"}
+
+
+async def test_pod_that_begins_before_its_job_is_recorded_spends_the_users_turn(
+    pod: Pod, database: Database, owner: Caller
+) -> None:
+    quick, waiting = owner, (await wishes.add_user(database))[0]
+    assert (await pod.start())["answer"] == "start"
+    for user in (quick, waiting):
+        await StoreRows(database).submit_create(wishes.new_store(user))
+    assert (await wishes.claim(database)).owner_id == waiting.user_id

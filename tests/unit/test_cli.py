@@ -54,6 +54,13 @@ def test_bad_input_is_told_and_ends_with_2(arguments: list[str], changes: dict[s
     assert ended.returncode == 2
 
 
+def test_variables_of_the_projects_other_programs_are_no_typos() -> None:
+    others = {"STOREPLANE_CACHE": "/cache", "STOREPLANE_URL": "http://x", "STOREPLANE_TOKEN": "t"}
+    ended = storeplane("migrate", environment=ENVIRONMENT | others)
+    assert "unknown setting" not in ended.stderr
+    assert ended.returncode == 1
+
+
 def test_secret_settings_are_not_repeated() -> None:
     ended = storeplane("serve", environment=ENVIRONMENT | {"STOREPLANE_TOKEN_KEY": "hunter2"})
     assert "hunter2" not in ended.stdout + ended.stderr

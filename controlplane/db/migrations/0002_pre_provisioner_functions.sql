@@ -41,6 +41,10 @@ BEGIN
            started_at = coalesce(started_at, now()), deadline_at = coalesce(deadline_at, now() + interval '15 minutes')
      WHERE id = p_operation
     RETURNING * INTO v_operation;
+    IF v_attempt.state = 'created' THEN
+      -- Faster than the dispatcher, whose recording of the Job would have spent the user's turn.
+      UPDATE storeplane.users SET last_served_at = now() WHERE id = v_operation.owner_id;
+    END IF;
     INSERT INTO storeplane.store_events (store_id, operation_id, event_type, message, metadata)
     SELECT s.id, p_operation, 'provisioning_started', format('Started provisioning %s store', s.engine),
            jsonb_build_object('attempt', p_number)
