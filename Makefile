@@ -47,11 +47,13 @@ test: init ## Every test, on a real Postgres and a real Kubernetes; installs wha
 	$(BIN)/devcluster prepare
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-.PHONY: test-unit test-db test-contract test-cluster test-e2e
+.PHONY: test-unit test-db test-kube test-contract test-cluster test-e2e
 test-unit: init ## The unit layer alone
 	$(BIN)/pytest tests/unit $(PYTEST_ARGS)
 test-db: init ## The database layer alone
 	$(BIN)/pytest tests/db $(PYTEST_ARGS)
+test-kube: init ## The kube layer alone: dispatcher and reconciler on a real cluster and a real Postgres
+	$(BIN)/pytest tests/kube $(PYTEST_ARGS)
 test-contract: init ## The contract layer alone: charts against their schemas and Kubernetes' own
 	$(BIN)/pytest tests/contract $(PYTEST_ARGS)
 test-cluster: init ## The cluster layer alone
@@ -61,7 +63,7 @@ test-e2e: init ## The end-to-end layer alone: a real shop
 
 .PHONY: up
 up: init ## All of Storeplane on a development cluster: Kubernetes, Postgres, images, API
-	@$(BIN)/python -m demo up --name $(NAME)
+	@$(BIN)/python -m demo up --name '$(NAME)'
 
 .PHONY: down
 down: init ## End everything that any command here has started, the kept test cluster included
@@ -69,15 +71,15 @@ down: init ## End everything that any command here has started, the kept test cl
 
 .PHONY: env
 env: ## Print exports for the shell: eval "$(make -s env)"
-	@$(BIN)/python -m demo env --name $(NAME)
+	@$(BIN)/python -m demo env --name '$(NAME)'
 
 .PHONY: images
 images: init ## Build the container images that changed and load them into the cluster in use
-	@$(BIN)/devcluster images --name $(NAME)
+	@$(BIN)/devcluster images --name '$(NAME)'
 
 .PHONY: demo
 demo: init ## A fresh machine to the products of a real shop
-	@$(BIN)/python -m demo order --name $(NAME)
+	@$(BIN)/python -m demo order --name '$(NAME)'
 
 .PHONY: bench
 bench: init ## Measure the cluster; prints one table

@@ -29,7 +29,7 @@ def up_(name: Name = "dev") -> None:
     """Bring the whole product up on a development cluster."""
     platform = up(name)
     print(f"the API is at {platform.url}")
-    print('next: eval "$(make -s env)", then')
+    print(f'next: eval "$(make -s env NAME={name})", then')
     print("""  curl -sH "Authorization: Bearer $STOREPLANE_TOKEN" -d '{"name":"My shop","engine":"medusa"}' \\""")
     print("    $STOREPLANE_URL/api/stores")
 

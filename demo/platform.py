@@ -70,7 +70,13 @@ class _Secrets:
     def of(cls, file: Path) -> Self:
         """Read them, or make them."""
         if file.exists():
-            return cls(**json.loads(file.read_text()))
+            try:
+                return cls(**json.loads(file.read_text()))
+            except (ValueError, TypeError) as error:
+                raise DevclusterError(
+                    f"{file} cannot be read: {error}",
+                    remedy=f"remove it, then run `make up NAME={file.parent.name}`, which makes new tokens",
+                ) from error
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             port = int(listener.getsockname()[1])
@@ -96,7 +102,7 @@ def current(name: str) -> Platform:
     cluster = Cluster(name)
     file = cluster.paths.home / "platform.json"
     if not file.exists():
-        raise DevclusterError(f"Storeplane is not up on the cluster {name!r}", remedy="run `make up`")
+        raise DevclusterError(f"Storeplane is not up on the cluster {name!r}", remedy=f"run `make up NAME={name}`")
     settings = cluster.settings
     return Platform(
         name=name,

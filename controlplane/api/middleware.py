@@ -58,6 +58,10 @@ async def _answered(request: web.Request, handler: _Handler, request_id: str) ->
         if response.status >= web.HTTPInternalServerError.status_code:
             _log.warning("request failed", error=str(error), error_code=error.code)
         return response
+    except web.RequestPayloadError:
+        # Such as a body that is not gzip though its header says so.
+        detail = "The body is not what its headers say"
+        return problems.Problem(400, "INVALID_BODY", "Invalid body", detail).response(request_id)
     except TimeoutError:
         _log.warning("request timed out")
         detail = "The request took too long; try again shortly"

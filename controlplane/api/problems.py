@@ -107,7 +107,7 @@ def from_domain_error(error: errors.ControlPlaneError, request_id: str) -> web.R
     if status == _UNAVAILABLE:
         headers["Retry-After"] = str(_RETRY_SECONDS)
     fields = error.problems if isinstance(error, errors.InvalidInputError) else ()
-    return Problem(status, error.code, title, str(error), fields, headers).response(request_id)
+    return Problem(status, error.code, title, error.detail, fields, headers).response(request_id)
 
 
 def from_http_error(error: web.HTTPException, request_id: str) -> web.Response:

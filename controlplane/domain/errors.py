@@ -7,6 +7,8 @@ one, the next step. No HTTP status is named here: `api.problems` maps classes to
 from dataclasses import dataclass
 from typing import ClassVar
 
+from typing_extensions import override
+
 __all__ = [
     "ConfigurationError",
     "ConflictError",
@@ -41,6 +43,11 @@ class ControlPlaneError(Exception):
     """Base of every error the product raises on purpose."""
 
     code: ClassVar[str] = "INTERNAL"
+
+    @property
+    def detail(self) -> str:
+        """What a caller may read; the whole message, unless it names something inside."""
+        return str(self)
 
 
 class ConfigurationError(ControlPlaneError):
@@ -230,6 +237,12 @@ class DatabaseUnavailableError(DependencyUnavailableError):
 
     def __init__(self, cause: str) -> None:
         super().__init__(f"The database does not answer ({cause}); try again shortly")
+
+    @property
+    @override
+    def detail(self) -> str:
+        """Without the cause, which may name an address inside; the log has it."""
+        return "The database does not answer; try again shortly"
 
 
 class SchemaMissingError(DependencyUnavailableError):

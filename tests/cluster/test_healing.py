@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from devcluster.kubernetes.cluster import Cluster
+from devcluster.machine.processes import ProcessSpec, stop
 from tests.support.cluster import job, run_devcluster
 from tests.support.polling import poll
 
@@ -67,3 +69,18 @@ def test_up_heals_a_killed_component_and_jobs_run_again(devcluster: Kube, namesp
     namespace.apply(job("after", "echo healed"))
     namespace.wait("condition=Complete", "job/after", seconds=90)
     assert namespace.do("logs", "job/after") == "healed\n"
+
+
+def test_dead_guest_does_not_keep_the_cluster_from_healing(devcluster: Kube) -> None:
+    """What others run beside the cluster is theirs to start again; ``status`` shows that it is dead."""
+    owner = Cluster(devcluster.name)
+    owner.run_on_host(ProcessSpec("guest", ["sleep", "300"]))
+    try:
+        _kill(devcluster.status()["processes"]["guest"])
+
+        run_devcluster("up", "--name", devcluster.name)
+
+        assert devcluster.status()["processes"]["guest"] is None
+        assert not devcluster.status()["ready"]
+    finally:
+        stop("guest", run=owner.paths.run)

@@ -110,6 +110,12 @@ async def test_invalid_json_is_a_problem_that_repeats_nothing(api: Api) -> None:
     assert "hunter2" not in str(problem)
 
 
+async def test_body_that_is_not_what_its_header_says_is_a_problem(api: Api) -> None:
+    data, headers = b'{"name": "Shop", "engine": "medusa"}', {"Content-Encoding": "gzip"}
+    status, problem, _ = await api.call("POST", "/api/stores", data=data, headers=headers)
+    assert (status, problem["code"]) == (400, "INVALID_BODY")
+
+
 async def test_same_name_twice_is_a_conflict(api: Api) -> None:
     wish = {"name": "Shop", "engine": "medusa"}
     assert (await api.call("POST", "/api/stores", json=wish))[0] == 202

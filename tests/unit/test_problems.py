@@ -61,7 +61,7 @@ def test_body_has_the_shape_of_a_problem(error: errors.ControlPlaneError) -> Non
     assert body["status"] == response.status == problems.MAPPING[type(error)][0]
     assert body["code"] == error.code
     assert body["type"] == "/problems/" + error.code.lower().replace("_", "-")
-    assert body["detail"] == str(error)
+    assert body["detail"] == error.detail
     assert body["request_id"] == "request-1"
     assert body["title"]
 
@@ -83,3 +83,13 @@ def test_headers_of_the_framework_are_kept() -> None:
     response = problems.from_http_error(web.HTTPMethodNotAllowed("DELETE", ["GET", "POST"]), "r")
     assert response.headers["Allow"] == "GET,POST"
     assert response.content_type == "application/problem+json"
+
+
+def test_callers_are_not_told_where_the_database_is() -> None:
+    error = errors.DatabaseUnavailableError("[Errno 111] Connect call failed ('10.1.2.3', 5432)")
+
+    response = problems.from_domain_error(error, "request")
+
+    assert response.status == 503
+    assert b"10.1.2.3" not in bytes(response.body or b"")
+    assert "10.1.2.3" in str(error)

@@ -63,8 +63,8 @@ def down(
 ) -> None:
     """End the cluster and everything it started. Cached binaries and images stay."""
     if not all_:
-        choose_source(name).down()
-        print(f"cluster {name} is down")
+        existed = choose_source(name).down()
+        print(f"cluster {name} is down" if existed else f"there is no cluster {name!r} to take down")
         return
     for each in clusters.names():
         Cluster(each).down()
@@ -199,6 +199,9 @@ def main() -> None:
     """Run the command; a failure is told in words, not as a traceback."""
     try:
         app()
+    except PermissionError as error:
+        print(f"{error.filename}: permission denied\nnext step: run as root, as clusters do", file=sys.stderr)
+        raise SystemExit(1) from None
     except DevclusterError as error:
         print(error.render(), file=sys.stderr)
         raise SystemExit(2 if isinstance(error, WrongUsageError) else 1) from None

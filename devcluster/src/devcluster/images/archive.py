@@ -9,6 +9,8 @@ import platform
 import tarfile
 from typing import TYPE_CHECKING
 
+from devcluster.machine.errors import WrongUsageError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -68,12 +70,22 @@ def write_archive(
 
 
 def references(archive: Path) -> list[str]:
-    """Return the image names in an archive."""
-    with tarfile.open(archive) as tar:
-        manifest = tar.extractfile("manifest.json")
-        if manifest is None:
-            return []
-        return [tag for image in json.load(manifest) for tag in image["RepoTags"] or []]
+    """Return the image names in an archive.
+
+    Raises
+    ------
+    WrongUsageError
+        If it is no archive as ``docker save`` writes them.
+    """
+    try:
+        with tarfile.open(archive) as tar:
+            manifest = tar.extractfile("manifest.json")
+            listed = json.load(manifest) if manifest is not None else []
+            return [tag for image in listed for tag in image["RepoTags"] or []]
+    except (tarfile.TarError, KeyError, TypeError, ValueError) as error:
+        raise WrongUsageError(
+            f"{archive} is not an image archive: {error}", remedy="make one with `docker save` or `buildah push`"
+        ) from error
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes, *, mode: int = 0o644) -> None:

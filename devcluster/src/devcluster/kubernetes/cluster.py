@@ -27,6 +27,7 @@ from devcluster.machine.locks import exclusive
 from devcluster.machine.packages import ensure_packages
 from devcluster.machine.paths import ClusterPaths, check_name, state_root, write_if_changed
 from devcluster.machine.progress import step
+from devcluster.postgres import server as postgres
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,13 +95,16 @@ class Cluster:
             settings = self._settle(wish or Wish())
             self._startup(settings).start()
 
-    def down(self) -> None:
+    def down(self) -> bool:
         """End everything of the cluster and remove its folder; cached images and binaries stay.
+
+        Returns whether there was anything of it.
 
         It needs only the cgroup and the folder's file ``index``, which goes last: whatever state a crash left the
         rest in, and if it is interrupted itself, it can be run again. A folder without that file is not ours.
         """
         with self._lock():
+            existed = self.name in names()
             self.cgroup.kill()
             if self.exists:
                 net.disconnect(self.network)
@@ -116,6 +120,7 @@ class Cluster:
         for folder in map(Path, MOUNT_POINTS):
             with contextlib.suppress(OSError):  # not ours alone, or in use by another cluster
                 folder.rmdir()
+        return existed
 
     def share_postgres(self) -> None:
         """Let pods reach the development Postgres of this name at the host's end of the cable, port 5432."""
@@ -163,10 +168,13 @@ class Cluster:
         network = startup.network
         names = sorted(file.stem for file in self.paths.run.glob("*.json"))
         pids = {name: processes.running_pid(name, run=self.paths.run) for name in names}
+        beside = postgres.status(self.name)
+        database = "running" if beside.running else "NOT RUNNING" if beside.exists else "none"
         return {
             "name": self.name,
             "kubernetes": KUBERNETES_VERSION,
-            "ready": all(pids.values()) and startup.api.is_ready(),
+            "ready": all(pids.values()) and database in {"running", "none"} and startup.api.is_ready(),
+            "postgres": database,
             "kubeconfig": str(self.paths.kubeconfig),
             "server": startup.plane.server,
             "api_url": f"http://127.0.0.1:{settings.api_port}",

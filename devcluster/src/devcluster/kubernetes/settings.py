@@ -12,7 +12,7 @@ from devcluster.machine.errors import DevclusterError, WrongUsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Settings", "Wish"]
+__all__ = ["Settings", "Wish", "is_free"]
 
 _FIXED_PORTS = (8080, 8081)
 """The ports of the cluster named ``dev``: what README and people remember. Other clusters take free ones."""
@@ -48,7 +48,11 @@ class Settings:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:
-            raise DevclusterError(f"{file} cannot be read: {error}", remedy="run `devcluster down` and `up`") from error
+            name = file.parent.name
+            raise DevclusterError(
+                f"{file} cannot be read: {error}",
+                remedy=f"remove the cluster with `devcluster down --name {name}`, then `devcluster up --name {name}`",
+            ) from error
 
     @classmethod
     def first(cls, name: str) -> Settings:
@@ -66,7 +70,8 @@ class Settings:
         """
         if wish.nodes is not None and wish.nodes < self.nodes:
             raise WrongUsageError(
-                f"the cluster has {self.nodes} nodes; nodes are not taken away", remedy="devcluster down, then up"
+                f"the cluster has {self.nodes} nodes; nodes are not taken away",
+                remedy="take the cluster down with `devcluster down --name NAME`, then up",
             )
         changed = {key: value for key, value in asdict(wish).items() if value is not None}
         return replace(self, **changed)
@@ -77,6 +82,17 @@ class Settings:
         unfinished = file.with_suffix(".new")
         unfinished.write_text(json.dumps(asdict(self), indent=1))
         unfinished.rename(file)
+
+
+def is_free(port: int) -> bool:
+    """Return whether a port of 127.0.0.1 can be listened on."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _free_port() -> int:

@@ -21,6 +21,7 @@ from devcluster.kubernetes.addons import addons, rights
 from devcluster.kubernetes.api import ApiServer
 from devcluster.kubernetes.control_plane import ROUTER_PORT, ControlPlane
 from devcluster.kubernetes.node import Node
+from devcluster.kubernetes.settings import is_free
 from devcluster.machine import processes
 from devcluster.machine.errors import DevclusterError
 from devcluster.machine.paths import cache_dir, write_if_changed
@@ -55,6 +56,7 @@ class Startup:
         self.cgroup = cgroup
         self.tools = tools
         self.network = network
+        self._started: list[str] = []
         self.nodes = [Node(number, paths, self.network, tools) for number in range(1, settings.nodes + 1)]
         self.plane = ControlPlane(paths, self.network, tools, settings.controller_qps)
 
@@ -96,8 +98,21 @@ class Startup:
             self._start_fake_nodes()
 
     def forward(self) -> None:
-        """Lead the loopback ports of API and shops to where they are served."""
+        """Lead the loopback ports of API and shops to where they are served.
+
+        Raises
+        ------
+        DevclusterError
+            If another program has one of the ports.
+        """
         settings = self.settings
+        if not processes.is_running("forwarder", run=self.paths.run):
+            for port in (settings.api_port, settings.shops_port):
+                if not is_free(port):
+                    raise DevclusterError(
+                        f"port {port} of 127.0.0.1 is taken by another program",
+                        remedy=f"`ss -ltnp sport = :{port}` shows which; end it, then run the command again",
+                    )
         forwarder = self.plane.forwarder(
             api_port=settings.api_port, api_target=settings.api_target, shops_port=settings.shops_port
         )
@@ -265,14 +280,13 @@ exec {self.tools.devkube} kubectl "$@"
         address = self.nodes[0].address
         self._await(lambda: _answers_http(address, 8181, "/ready"), "DNS", "coredns")
         self._await(lambda: _answers_http(address, ROUTER_PORT, "/"), "the router", "router")
-        dead = [
-            file.stem
-            for file in self.paths.run.glob("*.json")
-            if not processes.is_running(file.stem, run=self.paths.run)
-        ]
+        # Only what this pass is answerable for: guests that others run beside it are theirs to start again.
+        dead = [name for name in self._started if not processes.is_running(name, run=self.paths.run)]
         if dead:
             raise DevclusterError(
-                f"{dead[0]} ended", log=self.paths.logs / f"{dead[0]}.log", remedy="mend what the log names, then `up`"
+                f"{dead[0]} ended",
+                log=self.paths.logs / f"{dead[0]}.log",
+                remedy=f"mend what the log names, then run `devcluster up --name {self.paths.name}`",
             )
 
     def _is_ready(self, node: Node) -> bool:
@@ -284,6 +298,7 @@ exec {self.tools.devkube} kubectl "$@"
 
     def _ensure(self, spec: ProcessSpec, cgroup: Cgroup | None = None) -> bool:
         """Start a process unless it runs; what has no node of its own belongs to the first, whose network it uses."""
+        self._started.append(spec.name)
         return processes.ensure(spec, run=self.paths.run, logs=self.paths.logs, cgroup=cgroup or self.nodes[0].cgroup)
 
     def _await(self, is_ready: Callable[[], bool], what: str, *names: str) -> None:
@@ -295,13 +310,13 @@ exec {self.tools.devkube} kubectl "$@"
                     raise DevclusterError(
                         f"{name} ended before {what} was ready",
                         log=self.paths.logs / f"{name}.log",
-                        remedy="mend what the log names, then run `up` again",
+                        remedy=f"mend what the log names, then run `devcluster up --name {self.paths.name}`",
                     )
             if time.monotonic() > deadline:
                 raise DevclusterError(
                     f"{what} is not ready after {_READY_SECONDS} s",
                     log=self.paths.logs / f"{names[0]}.log",
-                    remedy="mend what the log names, then run `up` again",
+                    remedy=f"mend what the log names, then run `devcluster up --name {self.paths.name}`",
                 )
             time.sleep(_POLL_SECONDS)
 

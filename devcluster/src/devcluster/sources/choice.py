@@ -50,8 +50,8 @@ class ClusterSource(Protocol):
     def up(self) -> None:
         """Make it usable; a no-op when it already is."""
 
-    def down(self) -> None:
-        """Remove what ``up`` made; absent is fine."""
+    def down(self) -> bool:
+        """Remove what ``up`` made; return whether there was anything."""
 
     def status(self) -> str:
         """Return one line: whether it answers."""
@@ -148,9 +148,10 @@ class KubeconfigSource:
         """Check that it answers."""
         self._ready()
 
-    def down(self) -> None:
+    def down(self) -> bool:
         """Leave it as it is, and say so."""
         note(f"the cluster of {self.path} is not ours and stays as it is")
+        return False
 
     def status(self) -> str:
         """Return one line; raises when it does not answer."""
@@ -210,9 +211,9 @@ class KindSource:
         """Make it unless it is there."""
         self.cluster.up()
 
-    def down(self) -> None:
+    def down(self) -> bool:
         """Remove it."""
-        self.cluster.down()
+        return self.cluster.down()
 
     def status(self) -> str:
         """Return whether kind knows it."""
@@ -244,9 +245,9 @@ class DevclusterSource:
         """Make or heal it."""
         self._cluster().up(self.wish)
 
-    def down(self) -> None:
+    def down(self) -> bool:
         """Remove it."""
-        self._cluster().down()
+        return self._cluster().down()
 
     def status(self) -> str:
         """Return whether it is ready, and what of it does not run."""

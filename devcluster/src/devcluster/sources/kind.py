@@ -98,12 +98,14 @@ class KindCluster:
         with step(f"kind create cluster {self.full_name}"):
             _kind(["create", "cluster", *where, "--config", str(config), "--wait", "180s"], _CREATE_SECONDS)
 
-    def down(self) -> None:
-        """Remove the cluster and its folder; absent is fine."""
-        if self.exists():
+    def down(self) -> bool:
+        """Remove the cluster and its folder; return whether there was one."""
+        existed = self.exists()
+        if existed:
             where = ["--name", self.full_name, "--kubeconfig", str(self.kubeconfig)]
             _kind(["delete", "cluster", *where], _QUERY_SECONDS)
         shutil.rmtree(self.kubeconfig.parent, ignore_errors=True)
+        return existed
 
     def load(self, archives: Sequence[Path]) -> None:
         """Load image archives into the node."""
