@@ -1,13 +1,17 @@
 """The cluster as the phases need it: server-side apply, read, create, list, logs.
 
-lightkube is imported when the first call is made, after the handshake: it costs a third of a second that the start of
-every store would pay.
+A call waits for an API server that is away for a minute; the caller's own limit ends it earlier. lightkube is imported
+when the first call is made, after the handshake: it costs a third of a second that the start of every store would pay.
 """
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from provisioner_job.errors import PhaseError, RetryableError
+from provisioner_job.errors import ProvisionerError
+from provisioner_job.journal import Journal
+from provisioner_job.patience import Patience
+from provisioner_job.refusals import AbsentError, TakenError
 
 if TYPE_CHECKING:
     from lightkube import AsyncClient
@@ -17,17 +21,16 @@ __all__ = ["FIELD_MANAGER", "Cluster"]
 FIELD_MANAGER: Final = "storeplane-provisioner"
 _CONNECT_SECONDS: Final = 5.0
 _READ_SECONDS: Final = 20.0
-_NOT_FOUND: Final = 404
-_CONFLICT: Final = 409
-_THROTTLED: Final = 429
-_SERVER_ERRORS: Final = 500
+_PATIENCE_SECONDS: Final = 60.0
+"""A control plane that is restarted or moved is back within a minute."""
 
 
 class Cluster:
     """One client for the whole run. Objects go in and come out as plain dictionaries."""
 
-    def __init__(self) -> None:
+    def __init__(self, journal: Journal, *, patience_seconds: float = _PATIENCE_SECONDS) -> None:
         self._made: AsyncClient | None = None
+        self._patience = Patience(journal, seconds=patience_seconds)
 
     async def close(self) -> None:
         """Close the client, if one was made."""
@@ -40,16 +43,17 @@ class Cluster:
 
         what = f"apply {wanted['kind']} {wanted['metadata']['name']}"
         made = codecs.from_dict(wanted)
-        return await self._asked(what, self._client().apply(made, field_manager=FIELD_MANAGER, force=True))
+        return await self._asked(what, lambda: self._client().apply(made, field_manager=FIELD_MANAGER, force=True))
 
     async def create(self, wanted: dict[str, Any]) -> bool:
-        """Create an object; False when the name is taken."""
+        """Create an object; False when the name is taken, be it by a try of ours whose answer was lost."""
         from lightkube import codecs  # noqa: PLC0415 -- see the module's docstring
 
         what = f"create {wanted['kind']} {wanted['metadata']['name']}"
+        made = codecs.from_dict(wanted)
         try:
-            await self._asked(what, self._client().create(codecs.from_dict(wanted)))
-        except _TakenError:
+            await self._asked(what, lambda: self._client().create(made))
+        except TakenError:
             return False
         return True
 
@@ -59,46 +63,57 @@ class Cluster:
         # Namespaced and cluster-wide reads have different types; which one it is, the caller knows.
         arguments: dict[str, Any] = {} if namespace is None else {"namespace": namespace}
         try:
-            return await self._asked(f"get {kind} {name}", self._client().get(resource, name, **arguments))
-        except _AbsentError:
+            return await self._asked(f"get {kind} {name}", lambda: self._client().get(resource, name, **arguments))
+        except AbsentError:
             return None
 
     async def list(self, kind: str, namespace: str, labels: dict[str, str]) -> list[dict[str, Any]]:
         """Return a namespace's objects with these labels."""
-        made: list[dict[str, Any]] = []
         selector: dict[str, Any] = dict(labels)
-        try:
-            async for item in self._client().list(_resource(kind), namespace=namespace, labels=selector):
-                made.append(item.to_dict())  # noqa: PERF401 -- errors of the iteration are translated around it
-        except Exception as error:
-            raise _explained(f"list {kind}", error) from error
-        return made
+
+        async def whole() -> list[dict[str, Any]]:
+            found = self._client().list(_resource(kind), namespace=namespace, labels=selector)
+            return [item.to_dict() async for item in found]
+
+        return await self._patience.ask(f"list {kind}", whole)
 
     async def replace_secret(self, secret: dict[str, Any]) -> None:
-        """Write a Secret that was read, if nobody changed it since."""
+        """Write a Secret that was read, if nobody changed it since.
+
+        Raises
+        ------
+        TakenError
+            It was changed, be it by a try of ours whose answer was lost.
+        """
         from lightkube import codecs  # noqa: PLC0415 -- see the module's docstring
 
         made = codecs.from_dict({"apiVersion": "v1", "kind": "Secret"} | secret)
-        await self._asked(f"replace Secret {secret['metadata']['name']}", self._client().replace(made))
+        await self._asked(f"replace Secret {secret['metadata']['name']}", lambda: self._client().replace(made))
 
     async def delete(self, kind: str, name: str, namespace: str) -> None:
         """Remove an object at once and what it owns in the background; nothing happens when there is none."""
         from lightkube.types import CascadeType  # noqa: PLC0415 -- see the module's docstring
 
-        removal = self._client().delete(_resource(kind), name, namespace=namespace, cascade=CascadeType.BACKGROUND)
-        with suppress(_AbsentError):
-            await self._asked(f"delete {kind} {name}", removal)
+        with suppress(AbsentError):
+            await self._asked(
+                f"delete {kind} {name}",
+                lambda: self._client().delete(
+                    _resource(kind), name, namespace=namespace, cascade=CascadeType.BACKGROUND
+                ),
+            )
 
     async def log_tail(self, pod: str, namespace: str, container: str, lines: int) -> str:
         """Return the last lines of a container's log; empty when there is none."""
+
+        async def whole() -> str:
+            found = self._client().log(pod, namespace=namespace, container=container, tail_lines=lines)
+            return "".join([line async for line in found])
+
         try:
-            found = [
-                line
-                async for line in self._client().log(pod, namespace=namespace, container=container, tail_lines=lines)
-            ]
-        except Exception as error:  # noqa: BLE001 -- a log that cannot be had must not hide the failure it would tell
-            return f"(no log: {error})"
-        return "".join(found)
+            return await self._patience.ask(f"log of {pod}", whole)
+        except ProvisionerError as error:
+            # A log that cannot be had must not hide the failure it would tell.
+            return f"(no log: {error.detail})"
 
     def _client(self) -> "AsyncClient":
         if self._made is None:
@@ -114,48 +129,10 @@ class Cluster:
             )
         return self._made
 
-    @staticmethod
-    async def _asked(what: str, call: Any) -> dict[str, Any]:
-        try:
-            answer = await call
-        except Exception as error:
-            raise _explained(what, error) from error
+    async def _asked(self, what: str, call: Callable[[], Awaitable[Any]]) -> dict[str, Any]:
+        answer = await self._patience.ask(what, call)
         made: dict[str, Any] = answer.to_dict() if answer is not None else {}
         return made
-
-
-class _AbsentError(RetryableError):
-    """The object is not there; where that is no answer, it or its namespace went away while we worked."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__("OBJECT_GONE", "An object of the store went away", detail)
-
-
-class _TakenError(RetryableError):
-    """The name is taken; where that is no answer, somebody else changed the object since it was read."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__("OBJECT_CHANGED", "Somebody else changes an object of the store", detail)
-
-
-def _explained(what: str, error: Exception) -> Exception:
-    """Return our error for one of the client's, or the same one when it is a bug."""
-    from httpx2 import HTTPError  # noqa: PLC0415 -- see the module's docstring
-    from lightkube import ApiError  # noqa: PLC0415 -- see the module's docstring
-
-    if isinstance(error, ApiError):
-        status, message = error.status.code or 0, f"{what}: {error.status.message}"
-        # Without a name it is the kind that is not there, and a next attempt would not find it either.
-        if status == _NOT_FOUND and error.status.details is not None and error.status.details.name:
-            return _AbsentError(message)
-        if status == _CONFLICT:
-            return _TakenError(message)
-        if status == _THROTTLED or status >= _SERVER_ERRORS:
-            return RetryableError("CLUSTER_UNAVAILABLE", "The cluster cannot answer now", message)
-        return PhaseError("CLUSTER_REFUSED", "The cluster refuses an object", message)
-    if isinstance(error, HTTPError | OSError | TimeoutError):
-        return RetryableError("CLUSTER_UNAVAILABLE", "The cluster does not answer", f"{what}: {error}")
-    return error
 
 
 def _resource(kind: str) -> Any:

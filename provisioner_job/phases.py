@@ -6,7 +6,7 @@ A phase remembers nothing: what an earlier attempt has done is found in the clus
 import asyncio
 import base64
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -33,6 +33,8 @@ class Work:
     spec: dict[str, Any]
     cluster: Cluster
     journal: Journal
+    namespace_uid: str = ""
+    """Known from the phase `namespace` on: the phases after it end when this namespace goes."""
     publishable_key: str = ""
     """Known from the phase `secrets` on."""
     result: Facts = field(default_factory=dict)
@@ -44,7 +46,7 @@ class Phase:
 
     name: str
     limit_seconds: float
-    act: Callable[[Work], Awaitable[Facts]]
+    act: Callable[[Work], Coroutine[Any, Any, Facts]]
     """Returns facts for the log and the phase's event: no secrets."""
 
 
@@ -58,6 +60,7 @@ async def _namespace(work: Work) -> Facts:
         if found["metadata"].get("deletionTimestamp"):
             raise PhaseError("NAMESPACE_TERMINATING", "The namespace is being removed", name)
     made = await work.cluster.apply(objects.namespace(name, store_id))
+    work.namespace_uid = made["metadata"]["uid"]
     return {"namespace": name, "uid": made["metadata"]["uid"], "existed": found is not None}
 
 
@@ -86,8 +89,10 @@ async def _secrets(work: Work) -> Facts:
         missing = sorted(set(texts) - set(data))
         if missing:
             raise PhaseError("SECRET_INCOMPLETE", "The store's Secret lacks keys", ", ".join(missing))
-        texts = {key: base64.b64decode(value).decode() for key, value in data.items()}
-        _learn(work, texts)
+        stored = {key: base64.b64decode(value).decode() for key, value in data.items()}
+        _learn(work, stored)
+        # Taken by ourselves, when the answer to a first try was lost.
+        is_new, texts = stored == texts, stored
     work.publishable_key = texts["PUBLISHABLE_KEY"]
     return {"secret": medusa.SECRET_NAME, "existed": not is_new}
 
@@ -121,15 +126,16 @@ async def _expose(work: Work) -> Facts:
 _POLL_SECONDS: Final = 0.1
 
 PHASE_STEPS: Final = (
-    Phase("namespace", 30, _namespace),
-    Phase("policies", 30, _policies),
-    Phase("secrets", 30, _secrets),
+    # A minute of each limit is for an API server that is away; the attempt's own time bounds them all together.
+    Phase("namespace", 90, _namespace),
+    Phase("policies", 90, _policies),
+    Phase("secrets", 90, _secrets),
     # Helm has 80 s and 20 to be stopped; a failed setup has 20 to go before that.
-    Phase("release", 120, _release),
+    Phase("release", 180, _release),
     # Migrations and seed take half a minute with one CPU and a minute with half of one. Longer than the Job's own
     # limit in the chart, so that its end is seen and told.
-    Phase("setup", 360, _setup),
+    Phase("setup", 420, _setup),
     Phase("verify", 180, _verify),
-    Phase("expose", 30, _expose),
+    Phase("expose", 90, _expose),
 )
 """The contract's phases in its order."""

@@ -14,6 +14,7 @@ from provisioner_job.contract import ExitCode, JobResult, Outcome
 from provisioner_job.errors import ProvisionerError, RefusedError, RetryableError
 from provisioner_job.job_input import JobInput
 from provisioner_job.journal import Journal
+from provisioner_job.namespace_guard import held_by_namespace
 from provisioner_job.phases import PHASE_STEPS, Phase, Work
 from provisioner_job.reports import Reports, Started
 
@@ -118,7 +119,7 @@ async def _guarded(
     given: JobInput, journal: Journal, reports: Reports, started: Started, stop: asyncio.Event
 ) -> tuple[ProvisionerError | None, str, dict[str, Any]]:
     """Run the phases beside the heartbeat until one of them ends; return the error, the phase and the facts."""
-    cluster = Cluster()
+    cluster = Cluster(journal)
     work = Work(given, started.spec, cluster, journal)
     position = [""]
     phases = asyncio.create_task(_phases(work, reports, position))
@@ -174,7 +175,10 @@ async def _one_phase(work: Work, reports: Reports, phase: Phase) -> None:
     began = time.monotonic()
     work.journal.say("started", phase=phase.name)
     await reports.phase(phase.name, is_end=False, detail={}, patience_seconds=_HANDSHAKE_PATIENCE_SECONDS)
-    facts = await _limited(phase, phase.act(work))
+    act = phase.act(work)
+    if work.namespace_uid:
+        act = held_by_namespace(work.cluster, work.given.namespace, work.namespace_uid, act)
+    facts = await _limited(phase, act)
     seconds = round(time.monotonic() - began, 1)
     await reports.phase(
         phase.name,

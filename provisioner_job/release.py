@@ -9,6 +9,7 @@ import binascii
 import gzip
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -17,24 +18,42 @@ from provisioner_job import medusa
 from provisioner_job.cluster import Cluster
 from provisioner_job.errors import PhaseError, RetryableError
 from provisioner_job.journal import Journal
+from provisioner_job.refusals import TakenError
 from provisioner_job.runner import run
 from provisioner_job.setup import remove_failed_setups
 
-__all__ = ["install", "marked_failed"]
+__all__ = ["install", "is_outage", "marked_failed"]
 
 _CHARTS: Final = Path("/charts")
 _LIMIT_SECONDS: Final = 80.0
 _HISTORY: Final = "10"
 _ERROR_LINES: Final = 15
+_UNANSWERED: Final = re.compile(
+    r'\b(?:Get|Head|Post|Put|Patch|Delete) "https?://[^"\s]+": (?!.*(?:x509:|tls: failed to verify))'
+)
+"""A call that had no answer at all: refused, reset, EOF, a timeout. A certificate that is wrong stays so; an EOF alone
+may be a template's."""
 _LATER: Final = (
     "connection refused",
+    "connection reset by peer",
     "i/o timeout",
     "TLS handshake timeout",
+    "http2: client connection",
+    "context deadline exceeded",
     "etcdserver:",
     "too many requests",
-    "context deadline exceeded",
+    "Too many requests",
+    "storage is (re)initializing",
+    "apiserver is shutting down",
+    "Internal error occurred",
+    "an error on the server (",
+    "the server is currently unable to handle the request",
+    "the server was unable to return a response in the time allotted",
+    "request timed out",
+    "Timeout: request did not complete within",
 )
-"""What Helm says when the cluster and not the chart is the trouble."""
+"""What Helm says when the cluster and not the chart is the trouble: the first of them without an answer, the others for
+429, 500, 503 and 504, with a body that is a Status and without."""
 
 
 async def install(cluster: Cluster, namespace: str, spec: dict[str, Any], journal: Journal) -> dict[str, Any]:
@@ -74,10 +93,15 @@ async def install(cluster: Cluster, namespace: str, spec: dict[str, Any], journa
         )
     if finished.exit_code != 0:
         detail = finished.last_lines(_ERROR_LINES)
-        if any(sign in detail for sign in _LATER):
+        if is_outage(detail):
             raise RetryableError("HELM_INTERRUPTED", "Helm could not reach the cluster", detail)
         raise PhaseError("HELM_FAILED", "Helm refuses the chart", detail)
     return {"release": medusa.RELEASE, "revision": _revision(finished.output), "unlocked": unlocked}
+
+
+def is_outage(output: str) -> bool:
+    """Say whether Helm's last lines tell of a cluster that could not answer, and not of a chart it refuses."""
+    return _UNANSWERED.search(output) is not None or any(sign in output for sign in _LATER)
 
 
 def _preset(chart: Path, name: str) -> list[str]:
@@ -109,15 +133,26 @@ def _revision(output: str) -> int:
 
 async def _unlock(cluster: Cluster, namespace: str, journal: Journal) -> bool:
     """Mark the newest revision as failed if a killed run left it pending."""
-    found = await cluster.list("Secret", namespace, {"owner": "helm", "name": medusa.RELEASE})
-    if not found:
+    locked = await _locked(cluster, namespace)
+    if locked is None:
         return False
-    newest = max(found, key=lambda item: int((item["metadata"].get("labels") or {}).get("version", "0")))
-    if not newest["metadata"]["labels"].get("status", "").startswith("pending-"):
-        return False
-    await cluster.replace_secret(marked_failed(newest))
+    try:
+        await cluster.replace_secret(marked_failed(locked))
+    except TakenError:
+        # The answer to a first try may have been lost: what counts is whether the lock is off.
+        if await _locked(cluster, namespace) is not None:
+            raise
     journal.say("took the lock of a killed run off the release", phase="release", level="warning")
     return True
+
+
+async def _locked(cluster: Cluster, namespace: str) -> dict[str, Any] | None:
+    """Return the Secret of the newest revision if that is pending."""
+    found = await cluster.list("Secret", namespace, {"owner": "helm", "name": medusa.RELEASE})
+    if not found:
+        return None
+    newest = max(found, key=lambda item: int((item["metadata"].get("labels") or {}).get("version", "0")))
+    return newest if newest["metadata"]["labels"].get("status", "").startswith("pending-") else None
 
 
 def marked_failed(secret: dict[str, Any]) -> dict[str, Any]:

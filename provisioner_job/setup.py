@@ -51,31 +51,41 @@ async def wait_for_setup(cluster: Cluster, namespace: str, journal: Journal) -> 
     PhaseError
         It failed; the detail is the end of the failing container's log.
     RetryableError
-        It ran out of its own time.
+        It ran out of its own time, or was deleted.
     """
-    told = ""
+    name = told = ""
     while True:
-        jobs = await cluster.list("Job", namespace, _ROLE)
-        if jobs:
-            # After an upgrade there are several; RFC 3339 sorts as text.
-            job = max(jobs, key=lambda item: str(item["metadata"].get("creationTimestamp")))
-            name = job["metadata"]["name"]
-            conditions = _conditions(job)
-            if "Complete" in conditions:
-                return {"job": name}
-            pods = await cluster.list("Pod", namespace, {"batch.kubernetes.io/job-name": name})
-            if conditions.get("Failed") == "DeadlineExceeded":
-                # Its pods went with it, so there is no log to show; a slow machine is not a broken store.
-                raise RetryableError(
-                    "SETUP_TIMEOUT", "The store's setup took too long", f"Job {name} ran into its limit"
-                )
-            if "Failed" in conditions:
-                raise PhaseError("SETUP_FAILED", "The store's setup failed", await _cause(cluster, namespace, pods))
-            now = _progress(pods)
-            if now != told:
-                told = now
-                journal.say(now, phase="setup")
+        job = _followed(await cluster.list("Job", namespace, _ROLE), name)
+        name = job["metadata"]["name"]
+        conditions = _conditions(job)
+        if "Complete" in conditions:
+            return {"job": name}
+        pods = await cluster.list("Pod", namespace, {"batch.kubernetes.io/job-name": name})
+        if conditions.get("Failed") == "DeadlineExceeded":
+            # Its pods went with it, so there is no log to show; a slow machine is not a broken store.
+            raise RetryableError("SETUP_TIMEOUT", "The store's setup took too long", f"Job {name} ran into its limit")
+        if "Failed" in conditions:
+            raise PhaseError("SETUP_FAILED", "The store's setup failed", await _cause(cluster, namespace, pods))
+        now = _progress(pods)
+        if now != told:
+            told = now
+            journal.say(now, phase="setup")
         await asyncio.sleep(_POLL_SECONDS)
+
+
+def _followed(jobs: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """Return the Job with this name, or the newest one as long as no name is known.
+
+    Helm has made the Job before anybody looks for it, so one that is not there was deleted.
+    """
+    staying = [
+        job for job in jobs if not job["metadata"].get("deletionTimestamp") and name in ("", job["metadata"]["name"])
+    ]
+    if not staying:
+        detail = f"{name or 'the Job'} was deleted before it was complete; a new attempt makes it again"
+        raise RetryableError("SETUP_GONE", "The Job of the store's setup is gone", detail)
+    # After an upgrade there are several; RFC 3339 sorts as text.
+    return max(staying, key=lambda item: str(item["metadata"].get("creationTimestamp")))
 
 
 async def _gone(cluster: Cluster, namespace: str, name: str) -> None:

@@ -105,8 +105,8 @@ async def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
 
 
 @pytest.fixture
-async def cluster(api: Api) -> AsyncIterator[Cluster]:  # noqa: ARG001 -- its address has to be set first
-    made = Cluster()
+async def cluster(api: Api, journal: Journal) -> AsyncIterator[Cluster]:  # noqa: ARG001 -- its address has to be set first
+    made = Cluster(journal, patience_seconds=0.5)
     yield made
     await made.close()
 
@@ -199,6 +199,25 @@ async def test_setup_that_failed_is_final(api: Api, cluster: Cluster, journal: J
     api.objects[f"{JOBS}/setup-a"] = setup_job("setup-a", condition="Failed", reason="BackoffLimitExceeded")
     with pytest.raises(PhaseError, match="setup failed"):
         await wait_for_setup(cluster, NAMESPACE, journal)
+
+
+@pytest.mark.parametrize("is_leaving", [False, True])
+async def test_setup_that_was_deleted_is_told_at_once(api: Api, cluster: Cluster, *, is_leaving: bool) -> None:
+    # The older one is complete and must not be taken for the one that is followed.
+    api.objects[f"{JOBS}/setup-a"] = setup_job("setup-a", condition="Complete")
+    followed = setup_job("setup-b", condition="")
+    followed["metadata"]["creationTimestamp"] = "2026-01-02T00:00:00Z"
+    api.objects[f"{JOBS}/setup-b"] = followed
+    out = io.StringIO()
+    waiting = asyncio.create_task(wait_for_setup(cluster, NAMESPACE, Journal(Redactor(), as_json=False, out=out)))
+    await asyncio.to_thread(poll, out.getvalue, what="it waits for the setup pod")
+    if is_leaving:
+        followed["metadata"]["deletionTimestamp"] = "2026-01-02T00:01:00Z"
+    else:
+        del api.objects[f"{JOBS}/setup-b"]
+    with pytest.raises(RetryableError, match="setup-b was deleted") as caught:
+        await waiting
+    assert caught.value.code == "SETUP_GONE"
 
 
 SECRETS_STEP = next(phase for phase in PHASE_STEPS if phase.name == "secrets")
