@@ -89,5 +89,5 @@ def test_settings_with_a_token_are_closed_to_other_users(tmp_path: Path) -> None
 
 def test_only_caches_are_writable(tmp_path: Path) -> None:
     for mount in mounts(["apt", "pip"], tmp_path / "lent"):
-        assert mount.writable is mount.target.startswith("/root/.cache/")
+        assert mount.writable is ("/.cache/" in mount.target)
         assert mount.volume().endswith(":rw" if mount.writable else ":ro")

@@ -27,6 +27,8 @@ _SYSTEM_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 _LENT_BUNDLE = "/run/lent/ca-certificates.crt"
 """Not the system's path: a build may install the package that writes there, and cannot replace a mounted file."""
 _SETTING_SECONDS = 60
+_BUILD_HOME = "/root"
+"""Home of the user that a Dockerfile's commands run as, inside the image."""
 _BUNDLE_VARIABLES = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 _PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "default-timeout", "retries")
 _NPM_NOT_LENT = ("cafile", "nodedir", "cache", "prefix", "globalconfig", "userconfig")
@@ -144,10 +146,10 @@ def _go(folder: Path, bundle: Path | None) -> list[Mount]:
     settings = folder / "go-env"
     values = {name: _output([go, "env", name]) for name in (*_GO_SETTINGS, "GOMODCACHE", "GOCACHE")}
     settings.write_text("".join(f"{name}={values[name]}\n" for name in _GO_SETTINGS if values[name]))
-    lent = [Mount(settings, "/root/.config/go/env")]
+    lent = [Mount(settings, f"{_BUILD_HOME}/.config/go/env")]
     if bundle is not None:  # Go looks at the system's path alone
         lent.append(Mount(bundle, _SYSTEM_BUNDLE))
-    for name, target in (("GOMODCACHE", "/go/pkg/mod"), ("GOCACHE", "/root/.cache/go-build")):
+    for name, target in (("GOMODCACHE", "/go/pkg/mod"), ("GOCACHE", f"{_BUILD_HOME}/.cache/go-build")):
         Path(values[name]).mkdir(parents=True, exist_ok=True)
         lent.append(Mount(Path(values[name]), target, writable=True))
     return lent
@@ -161,12 +163,12 @@ def _npm(folder: Path, bundle: Path | None) -> list[Mount]:
         kept.append(f"cafile={_LENT_BUNDLE}")
     settings = folder / "npmrc"
     settings.write_text("\n".join([*kept, ""]))
-    lent = [Mount(settings, "/root/.npmrc")]
+    lent = [Mount(settings, f"{_BUILD_HOME}/.npmrc")]
     npm = shutil.which("npm")
     if npm is not None:
         cache = Path(_output([npm, "config", "get", "cache"]))
         cache.mkdir(parents=True, exist_ok=True)
-        lent.append(Mount(cache, "/root/.npm", writable=True))
+        lent.append(Mount(cache, f"{_BUILD_HOME}/.npm", writable=True))
     return lent
 
 
@@ -184,7 +186,7 @@ def _pip(folder: Path, bundle: Path | None) -> list[Mount]:
     settings.write_text("[global]\n" + "".join(f"{name} = {value}\n" for name, value in values.items()))
     cache = Path(os.environ.get("PIP_CACHE_DIR", Path.home() / ".cache" / "pip"))
     cache.mkdir(parents=True, exist_ok=True)
-    return [Mount(settings, "/etc/pip.conf"), Mount(cache, "/root/.cache/pip", writable=True)]
+    return [Mount(settings, "/etc/pip.conf"), Mount(cache, f"{_BUILD_HOME}/.cache/pip", writable=True)]
 
 
 def _output(command: Sequence[str]) -> str:
