@@ -7,7 +7,7 @@ worst moment. Secrets are `SecretStr`, so that no log and no traceback shows the
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -21,6 +21,9 @@ _READ_ELSEWHERE: Final = frozenset({"STOREPLANE_URL", "STOREPLANE_TOKEN", "STORE
 """Variables of the API's clients and of the development cluster, which may stand in the same shell."""
 _FOREIGN_PREFIX: Final = "STOREPLANE_TEST_"
 """Switches of the test suite."""
+
+
+_S = TypeVar("_S", bound=BaseSettings)
 
 
 class DatabaseSettings(BaseSettings):
@@ -109,6 +112,14 @@ def _explained(error: ValidationError) -> ConfigurationError:
     return ConfigurationError("; ".join(lines))
 
 
+def _read(kind: type[_S]) -> _S:
+    _refuse_unknown(os.environ)
+    try:
+        return kind()
+    except ValidationError as error:
+        raise _explained(error) from None
+
+
 def load_database_settings() -> DatabaseSettings:
     """Read the database's settings alone, for commands that need no cluster.
 
@@ -117,11 +128,7 @@ def load_database_settings() -> DatabaseSettings:
     ConfigurationError
         A variable is missing, wrong or unknown.
     """
-    _refuse_unknown(os.environ)
-    try:
-        return DatabaseSettings()  # type: ignore[call-arg]  # the fields come from the environment
-    except ValidationError as error:
-        raise _explained(error) from None
+    return _read(DatabaseSettings)
 
 
 def load_settings() -> Settings:
@@ -132,11 +139,7 @@ def load_settings() -> Settings:
     ConfigurationError
         A variable is missing, wrong or unknown.
     """
-    _refuse_unknown(os.environ)
-    try:
-        settings = Settings()  # type: ignore[call-arg]  # the fields come from the environment
-    except ValidationError as error:
-        raise _explained(error) from None
+    settings = _read(Settings)
     if settings.kubeconfig is not None and not settings.kubeconfig.is_file():
         message = f"STOREPLANE_KUBECONFIG: there is no file {settings.kubeconfig}"
         raise ConfigurationError(message)

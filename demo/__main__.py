@@ -5,7 +5,6 @@ import json
 import os
 import secrets
 import shlex
-import subprocess
 import sys
 import time
 from typing import Annotated
@@ -13,12 +12,10 @@ from typing import Annotated
 import typer
 
 from demo.order import Order, place, products
-from demo.platform import Platform, current, up
+from demo.platform import Platform, current, run, up
 from devcluster.machine.errors import DevclusterError, WrongUsageError
 
 __all__ = ["main"]
-
-_KUBECTL_SECONDS = 30
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 Name = Annotated[str, typer.Option(help="Which development cluster.")]
@@ -77,17 +74,8 @@ def _show_products(platform: Platform, ordered: Order) -> None:
 
 
 def _kubectl(platform: Platform, *words: str) -> str:
-    ended = subprocess.run(
-        [str(platform.kubectl), *words],
-        capture_output=True,
-        text=True,
-        timeout=_KUBECTL_SECONDS,
-        check=False,
-        env={"PATH": os.environ["PATH"], "KUBECONFIG": str(platform.kubeconfig)},
-    )
-    if ended.returncode != 0:
-        raise DevclusterError(f"`kubectl {' '.join(words)}` failed: {ended.stderr.strip()}")
-    return ended.stdout
+    environment = {"PATH": os.environ["PATH"], "KUBECONFIG": str(platform.kubeconfig)}
+    return run([str(platform.kubectl), *words], environment=environment)
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ import http.client
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -22,14 +21,15 @@ from devcluster.kubernetes.cluster import Cluster
 from devcluster.kubernetes.prebuild import build_everything
 from devcluster.machine.errors import DevclusterError
 from devcluster.machine.packages import ensure_packages
-from devcluster.machine.paths import checkout
+from devcluster.machine.paths import checkout, write_private
+from devcluster.machine.ports import free_port
 from devcluster.machine.processes import ProcessSpec
 from devcluster.machine.progress import note, step
 from devcluster.postgres import server as postgres
 from devcluster.postgres.server import PostgresAddress
 from devcluster.sources.choice import DevclusterSource, choose_source
 
-__all__ = ["Platform", "current", "up"]
+__all__ = ["Platform", "current", "run", "up"]
 
 _COMMAND_SECONDS = 60
 _READY_SECONDS = 30
@@ -77,18 +77,11 @@ class _Secrets:
                     f"{file} cannot be read: {error}",
                     remedy=f"remove it, then run `make up NAME={file.parent.name}`, which makes new tokens",
                 ) from error
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port = int(listener.getsockname()[1])
-        return cls(secrets.token_hex(32), secrets.token_urlsafe(32), secrets.token_hex(16), port)
+        return cls(secrets.token_hex(32), secrets.token_urlsafe(32), secrets.token_hex(16), free_port())
 
     def write(self, file: Path) -> None:
         """Keep them."""
-        unfinished = file.with_suffix(".new")
-        unfinished.unlink(missing_ok=True)
-        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as output:
-            json.dump(asdict(self), output)
-        unfinished.rename(file)
+        write_private(file, json.dumps(asdict(self)))
 
 
 def current(name: str) -> Platform:
@@ -165,20 +158,20 @@ def _prepare_database(cluster: Cluster, address: PostgresAddress, kept: _Secrets
 
 def _storeplane(address: PostgresAddress, *words: str, text: str = "") -> None:
     environment = {"PATH": os.environ["PATH"], "DATABASE_URL": address.url}
-    _run([_program("storeplane"), *words], text=text, environment=environment)
+    run([_program("storeplane"), *words], text=text, environment=environment)
 
 
 def _apply(cluster: Cluster, kept: _Secrets) -> None:
     kubectl = [str(cluster.kubectl()), "apply", "--server-side", "--field-manager=storeplane-demo", "-f"]
     environment = {"PATH": os.environ["PATH"], "KUBECONFIG": str(cluster.paths.kubeconfig)}
-    _run([*kubectl, str(checkout() / "manifests/skeleton.yaml")], environment=environment)
+    run([*kubectl, str(checkout() / "manifests/skeleton.yaml")], environment=environment)
     secret: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": "storeplane-provisioner-db", "namespace": _JOBS_NAMESPACE},
         "stringData": {"password": kept.role_password},
     }
-    _run([*kubectl, "-"], text=json.dumps(secret), environment=environment)
+    run([*kubectl, "-"], text=json.dumps(secret), environment=environment)
 
 
 def _settings(cluster: Cluster, address: PostgresAddress, kept: _Secrets, images: Mapping[str, str]) -> dict[str, str]:
@@ -186,7 +179,7 @@ def _settings(cluster: Cluster, address: PostgresAddress, kept: _Secrets, images
         "DATABASE_URL": f"postgresql://storeplane_app:{kept.role_password}@127.0.0.1:{address.port}/{address.database}",
         "STOREPLANE_TOKEN_KEY": kept.token_key,
         "STOREPLANE_KUBECONFIG": str(cluster.paths.kubeconfig),
-        "STOREPLANE_PROVISIONER_DB_HOST": cluster.status()["host_address"],
+        "STOREPLANE_PROVISIONER_DB_HOST": cluster.network.host_address,
         "STOREPLANE_PROVISIONER_IMAGE": images["provisioner"],
         "STOREPLANE_MEDUSA_IMAGE": images["medusa"],
         "STOREPLANE_MEDUSA_POSTGRES_IMAGE": images["postgres"],
@@ -236,7 +229,14 @@ def _program(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def _run(command: list[str], *, text: str = "", environment: Mapping[str, str]) -> None:
+def run(command: list[str], *, text: str = "", environment: Mapping[str, str]) -> str:
+    """Run a short program in this environment and return what it printed.
+
+    Raises
+    ------
+    DevclusterError
+        If it fails, with its own words, or takes longer than a minute.
+    """
     try:
         ended = subprocess.run(
             command,
@@ -251,3 +251,4 @@ def _run(command: list[str], *, text: str = "", environment: Mapping[str, str]) 
         raise DevclusterError(f"`{' '.join(command)}` did not end within {_COMMAND_SECONDS} s") from error
     if ended.returncode != 0:
         raise DevclusterError(f"`{' '.join(command)}` failed: {(ended.stderr or ended.stdout).strip()}")
+    return ended.stdout

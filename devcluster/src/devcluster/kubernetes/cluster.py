@@ -146,18 +146,18 @@ class Cluster:
         Older content of the same name that no container uses is removed.
         """
         startup = self._startup(self.settings)
+        contents = {archive: references(archive) for archive in archives}
         for node in startup.nodes:
             holder = startup.holder(node.name)
             present = set(node.run(holder, node.ctr("images", "ls", "-q")).split())
-            for archive in archives:
-                names = references(archive)
-                if all(_CONTENT_TAG.search(name) and name in present for name in names):
+            for archive, images in contents.items():
+                if all(_CONTENT_TAG.search(image) and image in present for image in images):
                     continue
-                with step(f"load {', '.join(name.partition(':')[0] for name in names)}"):
+                with step(f"load {', '.join(image.partition(':')[0] for image in images)}"):
                     importing = node.ctr("images", "import", str(archive.absolute()))
                     node.run(holder, importing, timeout=_IMPORT_SECONDS)
                 used = node.run(holder, node.ctr("containers", "ls"))
-                for old in _superseded(names, present):
+                for old in _superseded(images, present):
                     if old not in used:
                         node.run(holder, node.ctr("images", "rm", old))
 

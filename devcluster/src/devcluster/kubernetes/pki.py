@@ -9,7 +9,6 @@ import base64
 import datetime as dt
 import ipaddress
 import json
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from devcluster.machine.paths import write_private
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,7 +114,7 @@ def service_account_keys(folder: Path) -> tuple[Path, Path]:
     private, public = folder / "service-account.key", folder / "service-account.pub"
     if not public.exists():
         key = ec.generate_private_key(ec.SECP256R1())
-        _write_private(private, _key_bytes(key))
+        write_private(private, _key_pem(key))
         public.write_bytes(
             key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         )
@@ -143,7 +144,7 @@ def write_kubeconfig(file: Path, *, cluster: str, server: str, authority: Author
         ],
         "contexts": [{"name": cluster, "context": {"cluster": cluster, "user": cluster}}],
     }
-    _write_private(file, json.dumps(config, indent=1).encode())
+    write_private(file, json.dumps(config, indent=1))
     return file
 
 
@@ -167,27 +168,17 @@ def _host(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def _key_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> str:
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    return key.private_bytes(encoding, form, serialization.NoEncryption()).decode()
 
 
 def _write(pair: Pair, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
     # The certificate last: its presence says that the pair is whole.
-    _write_private(pair.key, _key_bytes(key))
+    write_private(pair.key, _key_pem(key))
     unfinished = pair.certificate.with_suffix(".new")
     unfinished.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     unfinished.rename(pair.certificate)
-
-
-def _write_private(file: Path, content: bytes) -> None:
-    unfinished = file.with_name(f".{file.name}.new")
-    unfinished.unlink(missing_ok=True)
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as output:
-        output.write(content)
-    unfinished.rename(file)
 
 
 def _base64(file: Path) -> str:

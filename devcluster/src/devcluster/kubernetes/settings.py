@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import socket
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from devcluster.machine.errors import DevclusterError, WrongUsageError
+from devcluster.machine.paths import write_if_changed
+from devcluster.machine.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Settings", "Wish", "is_free"]
+__all__ = ["Settings", "Wish"]
 
 _FIXED_PORTS = (8080, 8081)
 """The ports of the cluster named ``dev``: what README and people remember. Other clusters take free ones."""
@@ -57,7 +58,7 @@ class Settings:
     @classmethod
     def first(cls, name: str) -> Settings:
         """Return the settings of a new cluster: fixed ports for ``dev``, free ones for the others."""
-        api_port, shops_port = _FIXED_PORTS if name == "dev" else (_free_port(), _free_port())
+        api_port, shops_port = _FIXED_PORTS if name == "dev" else (free_port(), free_port())
         return cls(api_port=api_port, shops_port=shops_port)
 
     def granting(self, wish: Wish) -> Settings:
@@ -78,24 +79,4 @@ class Settings:
 
     def write(self, file: Path) -> None:
         """Keep the settings."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(".new")
-        unfinished.write_text(json.dumps(asdict(self), indent=1))
-        unfinished.rename(file)
-
-
-def is_free(port: int) -> bool:
-    """Return whether a port of 127.0.0.1 can be listened on."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+        write_if_changed(file, json.dumps(asdict(self), indent=1))

@@ -21,10 +21,10 @@ from devcluster.kubernetes.addons import addons, rights
 from devcluster.kubernetes.api import ApiServer
 from devcluster.kubernetes.control_plane import ROUTER_PORT, ControlPlane
 from devcluster.kubernetes.node import Node
-from devcluster.kubernetes.settings import is_free
 from devcluster.machine import processes
 from devcluster.machine.errors import DevclusterError
 from devcluster.machine.paths import cache_dir, write_if_changed
+from devcluster.machine.ports import is_free
 from devcluster.machine.processes import ProcessSpec
 from devcluster.machine.progress import step
 from devcluster.postgres import server as postgres
@@ -120,7 +120,7 @@ class Startup:
 
     def share_postgres(self) -> None:
         """Let pods reach the development Postgres of this cluster's name, if there is one."""
-        if not postgres.status(self.paths.name).exists:
+        if self.paths.name not in postgres.names():
             return
         listen = f"{self.network.host_address}:{_POSTGRES_PORT}"
         route = f"{listen}=127.0.0.1:{postgres.port(self.paths.name)}"

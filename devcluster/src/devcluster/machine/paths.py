@@ -9,7 +9,7 @@ from pathlib import Path
 
 from devcluster.machine.errors import WrongUsageError
 
-__all__ = ["ClusterPaths", "cache_dir", "check_name", "checkout", "state_root", "write_if_changed"]
+__all__ = ["ClusterPaths", "cache_dir", "check_name", "checkout", "state_root", "write_if_changed", "write_private"]
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?")
 
@@ -61,6 +61,16 @@ def write_if_changed(file: Path, content: str) -> str:
         unfinished.write_text(content)
         unfinished.rename(file)
     return content
+
+
+def write_private(file: Path, content: str) -> None:
+    """Write a file that holds secrets: for its owner alone from its first byte on, and whole or not at all."""
+    unfinished = file.with_name(f".{file.name}.new")
+    unfinished.unlink(missing_ok=True)
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as output:
+        output.write(content)
+    unfinished.rename(file)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from devcluster.machine import processes
 from devcluster.machine.cgroups import Cgroup
 from devcluster.machine.errors import DevclusterError
 from devcluster.machine.locks import exclusive
-from devcluster.machine.paths import check_name, state_root
+from devcluster.machine.paths import check_name, state_root, write_private
+from devcluster.machine.ports import is_free
 from devcluster.machine.progress import step
 from devcluster.postgres.binaries import find_binaries, initdb, os_user
 
@@ -235,28 +236,13 @@ def _choose_address(home: _Home) -> PostgresAddress:
     # Servers that are down now still own their ports.
     taken = {address.port for each in names() if (address := _address(_Home(each)))}
     free = next(
-        (each for each in range(_FIRST_PORT, _FIRST_PORT + _PORTS) if each not in taken and _is_free(each)), None
+        (each for each in range(_FIRST_PORT, _FIRST_PORT + _PORTS) if each not in taken and is_free(each)), None
     )
     if free is None:
         raise DevclusterError(f"no free port from {_FIRST_PORT} to {_FIRST_PORT + _PORTS - 1}")
     address = PostgresAddress(port=free, password=secrets.token_hex(16))
-    temporary = home.settings.with_suffix(".new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump({"port": address.port, "password": address.password}, file)
-    temporary.replace(home.settings)
+    write_private(home.settings, json.dumps({"port": address.port, "password": address.password}))
     return address
-
-
-def _is_free(candidate: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, candidate))
-        except OSError:
-            return False
-    return True
 
 
 def _start(home: _Home, address: PostgresAddress) -> None:
