@@ -1,10 +1,11 @@
 """What was seen of an attempt in its cluster, reduced to what a decision needs."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-__all__ = ["JobView", "Observation", "PodView"]
+__all__ = ["EventView", "JobView", "Observation", "PodView"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,14 @@ class JobView:
     reason: str
     """Reason and message of a terminal Failed condition; empty otherwise."""
     is_terminating: bool
+    store_id: UUID | None = None
+    """From the label, as `operation_id` is."""
+    created_at: datetime | None = None
+    """By the API server's clock, as every moment here is by its cluster's: fit to order and to show, not to compare
+    with the database's."""
+    finished_at: datetime | None = None
+    """When the terminal condition was set."""
+    ttl_seconds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,45 @@ class PodView:
     """Termination message of the container, or the pod's own message."""
     waits: str = ""
     """Why the container has not started, `ErrImagePull: ...`; empty once it has, and while all goes as usual."""
+    created_at: datetime | None = None
+    finished_at: datetime | None = None
+    """When the container ended."""
+    started: bool = False
+    """The container has run, if only for a moment."""
+    node: str = ""
+    """Empty while no node was chosen."""
+    is_terminating: bool = False
+    deleting_since: datetime | None = None
+    """When somebody asked for its deletion."""
+    is_unschedulable: bool = False
+    disruption: str = ""
+    """Why the cluster took the pod away, in its word: `PreemptionByScheduler`, `Evicted`; empty when it did not."""
+
+    @property
+    def is_evicted(self) -> bool:
+        """Whether the cluster took it away: evicted, preempted, or lost with its node."""
+        return bool(self.disruption)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it will do nothing more."""
+        return self.exit_code is not None or self.phase in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    """What a component of the cluster said about an object."""
+
+    reason: str
+    """`FailedScheduling`, `FailedMount`."""
+    message: str
+    object_kind: str
+    object_name: str
+    object_uid: str
+    is_warning: bool
+    count: int
+    """How often it was said."""
+    last_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ __all__ = [
     "KubeConflictError",
     "KubeError",
     "KubeForbiddenError",
+    "KubeGoneError",
     "KubeInvalidError",
     "KubeNotFoundError",
     "KubeThrottledError",
@@ -48,6 +49,10 @@ class KubeForbiddenError(KubeError):
     """403: our rights or a quota."""
 
 
+class KubeGoneError(KubeError):
+    """410: the server has forgotten this version or this list; only a new list helps."""
+
+
 class KubeInvalidError(KubeError):
     """400 or 422: this object will never be accepted."""
 
@@ -66,6 +71,7 @@ _BY_STATUS: dict[int, type[KubeError]] = {
     403: KubeForbiddenError,
     404: KubeNotFoundError,
     409: KubeConflictError,
+    410: KubeGoneError,
     422: KubeInvalidError,
     429: KubeThrottledError,
 }

@@ -3,10 +3,23 @@
 from typing import Any, Final
 from uuid import UUID
 
-__all__ = ["APP", "APP_VALUE", "ATTEMPT", "JOB_UID", "OPERATION_ID", "SELECTOR", "attempt_of", "operation_of"]
+__all__ = [
+    "APP",
+    "APP_VALUE",
+    "ATTEMPT",
+    "JOB_UID",
+    "OPERATION_ID",
+    "SELECTOR",
+    "STORE_ID",
+    "attempt_of",
+    "id_of",
+    "number_of",
+    "operation_of",
+]
 
 APP: Final = "app"
 APP_VALUE: Final = "store-provisioner"
+STORE_ID: Final = "store-id"
 OPERATION_ID: Final = "operation-id"
 ATTEMPT: Final = "attempt"
 JOB_UID: Final = "batch.kubernetes.io/controller-uid"
@@ -16,13 +29,22 @@ SELECTOR: Final = f"{APP}={APP_VALUE}"
 
 def operation_of(labels: dict[str, Any]) -> UUID | None:
     """Return the operation's id in an object's labels, or None; anybody may have written them."""
-    try:
-        return UUID(str(labels.get(OPERATION_ID)))
-    except ValueError:
-        return None
+    return id_of(str(labels.get(OPERATION_ID)))
 
 
 def attempt_of(labels: dict[str, Any]) -> int | None:
     """Return the attempt's number in an object's labels, or None."""
-    value = str(labels.get(ATTEMPT))
+    return number_of(str(labels.get(ATTEMPT)))
+
+
+def id_of(value: str) -> UUID | None:
+    """Return the id a label's value is, or None."""
+    try:
+        return UUID(value)
+    except ValueError:
+        return None
+
+
+def number_of(value: str) -> int | None:
+    """Return the number a label's value is, or None."""
     return int(value) if value.isascii() and value.isdigit() else None

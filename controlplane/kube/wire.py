@@ -1,0 +1,205 @@
+"""The shapes of the API server's answers, reduced to the fields that are used; everything else is skipped in decoding.
+
+Names are Kubernetes' own. A field that an object may lack has a default; what is not of this shape does not decode.
+"""
+
+from datetime import datetime
+from typing import Generic, Literal, TypeVar
+
+import msgspec
+
+from controlplane.kube import labels as keys
+
+__all__ = [
+    "Condition",
+    "ErrorLine",
+    "Event",
+    "Job",
+    "Labels",
+    "Line",
+    "ListOf",
+    "Metadata",
+    "Pod",
+    "PodStatus",
+    "State",
+    "Waiting",
+]
+
+_Struct = TypeVar("_Struct")
+
+
+class Labels(msgspec.Struct):
+    """Labels of ours and the Job controller's."""
+
+    store_id: str = msgspec.field(default="", name=keys.STORE_ID)
+    operation_id: str = msgspec.field(default="", name=keys.OPERATION_ID)
+    attempt: str = msgspec.field(default="", name=keys.ATTEMPT)
+    job_uid: str | None = msgspec.field(default=None, name=keys.JOB_UID)
+
+
+class Metadata(msgspec.Struct, rename="camel"):
+    """Of an object; a bookmark has neither name nor uid."""
+
+    name: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    creation_timestamp: datetime | None = None
+    deletion_timestamp: datetime | None = None
+    deletion_grace_period_seconds: int | None = None
+    labels: Labels | None = None
+
+
+class Condition(msgspec.Struct, rename="camel"):
+    """One condition of a status."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+    last_transition_time: datetime | None = None
+
+
+class JobSpec(msgspec.Struct, rename="camel"):
+    """Of a Job."""
+
+    ttl_seconds_after_finished: int | None = None
+
+
+class JobStatus(msgspec.Struct):
+    """Of a Job."""
+
+    conditions: list[Condition] | None = None
+
+
+class Job(msgspec.Struct):
+    """A `batch/v1` Job."""
+
+    metadata: Metadata
+    kind: str = ""
+    """Absent inside a list."""
+    spec: JobSpec | None = None
+    status: JobStatus | None = None
+
+
+class Waiting(msgspec.Struct):
+    """A container that does not run yet."""
+
+    reason: str = ""
+    message: str = ""
+
+
+class Running(msgspec.Struct):
+    """A container that runs."""
+
+
+class Terminated(msgspec.Struct, rename="camel"):
+    """A container that has ended."""
+
+    exit_code: int
+    reason: str = ""
+    message: str = ""
+    finished_at: datetime | None = None
+
+
+class State(msgspec.Struct):
+    """Of a container; one of the three."""
+
+    waiting: Waiting | None = None
+    running: Running | None = None
+    terminated: Terminated | None = None
+
+
+class Container(msgspec.Struct):
+    """Status of a container."""
+
+    state: State | None = None
+
+
+class PodSpec(msgspec.Struct, rename="camel"):
+    """Of a pod."""
+
+    node_name: str = ""
+
+
+class PodStatus(msgspec.Struct, rename="camel"):
+    """Of a pod."""
+
+    phase: str = ""
+    reason: str = ""
+    message: str = ""
+    conditions: list[Condition] | None = None
+    container_statuses: list[Container] | None = None
+
+
+class Pod(msgspec.Struct):
+    """A pod."""
+
+    metadata: Metadata
+    spec: PodSpec | None = None
+    status: PodStatus | None = None
+
+
+class Involved(msgspec.Struct):
+    """What an event is about."""
+
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class Series(msgspec.Struct, rename="camel"):
+    """Repetitions of an event, as newer components write them."""
+
+    count: int = 1
+    last_observed_time: datetime | None = None
+
+
+class Event(msgspec.Struct, rename="camel"):
+    """An event."""
+
+    metadata: Metadata
+    involved_object: Involved
+    reason: str = ""
+    message: str = ""
+    type: str = ""
+    count: int | None = None
+    last_timestamp: datetime | None = None
+    event_time: datetime | None = None
+    series: Series | None = None
+
+
+class ListMetadata(msgspec.Struct, rename="camel"):
+    """Of a page of a list."""
+
+    resource_version: str = ""
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+class ListOf(msgspec.Struct, Generic[_Struct]):
+    """A page of a list."""
+
+    kind: str
+    metadata: ListMetadata
+    items: list[_Struct] | None = None
+
+
+class Line(msgspec.Struct, Generic[_Struct]):
+    """A line of a watch."""
+
+    type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
+    object: _Struct
+
+
+class Status(msgspec.Struct):
+    """Why a watch ends."""
+
+    code: int = 0
+    reason: str = ""
+    message: str = ""
+
+
+class ErrorLine(msgspec.Struct):
+    """The last line of a watch that the server ends by an error."""
+
+    type: Literal["ERROR"]
+    object: Status
