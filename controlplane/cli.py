@@ -5,14 +5,18 @@ Exit codes: 0 done, 1 something outside failed, 2 the input or a setting is wron
 
 import asyncio
 import sys
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from controlplane.domain.errors import (
     ConfigurationError,
     ControlPlaneError,
+    DatabaseUnavailableError,
+    DependencyUnavailableError,
     InvalidInputError,
 )
 from controlplane.domain.store import Role
@@ -33,6 +37,9 @@ application.add_typer(roles, name="roles")
 
 _FAILED = 1
 _BAD_INPUT = 2
+_RETRY_SECONDS = 0.5
+_LONGEST_WAIT_SECONDS = 3600
+_T = TypeVar("_T")
 
 
 def _secret_from_stdin(what: str) -> str:
@@ -66,17 +73,65 @@ def serve(
 
 
 @application.command()
-def migrate() -> None:
+def migrate(
+    wait: Annotated[
+        int, typer.Option(min=0, max=_LONGEST_WAIT_SECONDS, help="Seconds to wait for a database that is starting.")
+    ] = 0,
+) -> None:
     """Bring the database's schema up to this program; safe to repeat and to run several times at once."""
     from controlplane.config import load_database_settings  # noqa: PLC0415
     from controlplane.db.migrate import apply_migrations, read_migrations  # noqa: PLC0415
 
     settings = load_database_settings()
     known = read_migrations()
-    applied = asyncio.run(apply_migrations(settings.database_url.get_secret_value(), known))
+    url = settings.database_url.get_secret_value()
+    applied = asyncio.run(_patiently(lambda: apply_migrations(url, known), DatabaseUnavailableError, seconds=wait))
     for name in applied:
         typer.echo(f"applied {name}")
     typer.echo(f"the schema is at migration {len(known)}")
+
+
+@application.command("await-schema")
+def await_schema(
+    seconds: Annotated[int, typer.Option(min=0, max=_LONGEST_WAIT_SECONDS, help="How long to wait at most.")] = 600,
+) -> None:
+    """Return once the database has the schema of this program and lets this user read it; changes nothing."""
+    from controlplane.config import load_database_settings  # noqa: PLC0415
+
+    url = load_database_settings().database_url.get_secret_value()
+    # A first installation makes the user only in its migrations: until then the server refuses it, as it would a wrong
+    # password. So a refusal is waited out too, and told when it changes.
+    passing = (DependencyUnavailableError, ConfigurationError)
+    asyncio.run(_patiently(lambda: _check_schema(url), *passing, seconds=seconds))
+    typer.echo("the schema is ready")
+
+
+async def _check_schema(url: str) -> None:
+    from controlplane.db.pool import Database  # noqa: PLC0415
+    from controlplane.db.stores import StoreRows  # noqa: PLC0415
+    from controlplane.services.health import Health  # noqa: PLC0415
+
+    database = await Database.connect(url, size=2)
+    try:
+        await Health(StoreRows(database)).check()
+    finally:
+        await database.close()
+
+
+async def _patiently(step: Callable[[], Awaitable[_T]], *passing: type[ControlPlaneError], seconds: float) -> _T:
+    """Repeat a step until it succeeds; after `seconds` its error counts. Each new cause is told once."""
+    deadline = time.monotonic() + seconds
+    told = ""
+    while True:
+        try:
+            return await step()
+        except passing as error:
+            if time.monotonic() >= deadline:
+                raise
+            if str(error) != told:
+                told = str(error)
+                typer.echo(f"waiting: {told}", err=True)
+        await asyncio.sleep(_RETRY_SECONDS)
 
 
 @users.command("add")
