@@ -2,12 +2,14 @@
 
 kubernetes_asyncio knows every way to find a cluster and to authenticate; it is used for that alone, and imported only
 when a connection is made, because it costs a second and 60 MB. Calls go through one aiohttp session with explicit
-limits: the library's own default waits for ever.
+limits: the library's own default waits for ever. What goes on for long, a watch or a log that is followed, is a
+`stream`: limited in its silence instead of its length.
 """
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -17,14 +19,18 @@ import orjson
 from controlplane.domain.errors import ConfigurationError
 from controlplane.kube.errors import KubeUnauthorizedError, KubeUnavailableError, error_from_response
 
-__all__ = ["CALL_LIMITS", "KubeClient"]
+__all__ = ["CALL_LIMITS", "KubeClient", "lines"]
 
 CALL_LIMITS: Final = aiohttp.ClientTimeout(total=10, sock_connect=3, sock_read=9)
 """A call answers in milliseconds; a server under load may take a few seconds of queueing."""
 _LOAD_SECONDS: Final = 20.0
 """Reading a configuration may run an exec plugin."""
+_OPEN_SECONDS: Final = 9.0
+"""A stream begins as fast as a call answers."""
 _BODY_LIMIT_BYTES: Final = 64 * 2**20
 """Far above a page of 500 Jobs: a body beyond this is not an answer of ours."""
+_LINE_LIMIT_BYTES: Final = 8 * 2**20
+"""The API server stores no object of more than 1.5 MiB."""
 _UNAUTHORIZED: Final = 401
 _ERRORS_FROM: Final = 400
 
@@ -128,21 +134,73 @@ class KubeClient:
     async def _exchange(
         self, method: str, path: str, body: bytes | None, query: dict[str, str] | None, content_type: str
     ) -> tuple[int, bytes, str | None]:
-        headers = {"Accept": "application/json", **await self._credentials()}
+        headers = await self._headers()
         if body is not None:
             headers["Content-Type"] = content_type
         try:
             async with self._session.request(
                 method, self._base_url + path, params=query, data=body, headers=headers, timeout=CALL_LIMITS
             ) as response:
-                raw = await response.content.read(_BODY_LIMIT_BYTES)
-                # read(n) may return early; a chunked answer needs the rest.
-                while not response.content.at_eof() and len(raw) < _BODY_LIMIT_BYTES:
-                    raw += await response.content.read(_BODY_LIMIT_BYTES - len(raw))
-                return response.status, raw, response.headers.get("Retry-After")
+                return response.status, await _body(response), response.headers.get("Retry-After")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            message = f"{method} {path}: {str(error) or type(error).__name__}"
-            raise KubeUnavailableError(message) from error
+            raise _unavailable(f"{method} {path}", error) from error
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, *, query: dict[str, str], silence_seconds: float
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Open a GET that goes on, and give its bytes in the pieces they come in; leaving ends it.
+
+        The iterator ends when the server ends the answer.
+
+        Raises
+        ------
+        KubeError
+            One of its classes, on opening. While it is read only `KubeUnavailableError`: the stream was cut, or no
+            byte came for `silence_seconds`.
+        """
+        what = f"GET {path}"
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=CALL_LIMITS.sock_connect, sock_read=silence_seconds)
+        async with AsyncExitStack() as stack:
+            try:
+                used = self._configuration
+                response = await self._opened(stack, path, query, limits)
+                if response.status == _UNAUTHORIZED and self._load is not None:
+                    response.close()
+                    await self._reload(used)
+                    response = await self._opened(stack, path, query, limits)
+                if response.status >= _ERRORS_FROM:
+                    async with asyncio.timeout(_OPEN_SECONDS):
+                        raw = await _body(response)
+                    raise error_from_response(what, response.status, _decoded(raw), response.headers.get("Retry-After"))
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise _unavailable(what, error) from error
+            yield _pieces(what, response)
+
+    def follow_log(
+        self, namespace: str, pod: str, *, container: str, silence_seconds: float
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Give a container's log from its beginning, and what it writes from now on, as `stream` does.
+
+        A container that works without writing is silent too: the limit is the longest rest the caller grants it.
+        `KubeInvalidError` means that it has not started.
+        """
+        query = {"container": container, "follow": "true"}
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
+        return self.stream(path, query=query, silence_seconds=silence_seconds)
+
+    async def _opened(
+        self, stack: AsyncExitStack, path: str, query: dict[str, str], limits: aiohttp.ClientTimeout
+    ) -> aiohttp.ClientResponse:
+        headers = await self._headers()
+        async with asyncio.timeout(_OPEN_SECONDS):
+            return await stack.enter_async_context(
+                self._session.get(self._base_url + path, params=query, headers=headers, timeout=limits)
+            )
+
+    async def _headers(self) -> dict[str, str]:
+        # Compressing a list costs the server and us more than its bytes cost a cluster's network.
+        return {"Accept": "application/json", "Accept-Encoding": "identity", **await self._credentials()}
 
     async def _credentials(self) -> dict[str, str]:
         """Return the Authorization header.
@@ -207,6 +265,51 @@ def _tls(configuration: Any) -> ssl.SSLContext | bool:
         message = f"the kubeconfig names {what}, which cannot be used: {error.strerror or error}"
         raise ConfigurationError(message) from error
     return context
+
+
+async def lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Give the complete lines of a stream, without their ends and without empty ones.
+
+    Raises
+    ------
+    KubeUnavailableError
+        The stream ended inside a line, or a line is longer than anything the API server stores.
+    """
+    rest = b""
+    async for piece in pieces:
+        *complete, rest = (rest + piece).split(b"\n")
+        for line in complete:
+            if line:
+                yield line
+        if len(rest) > _LINE_LIMIT_BYTES:
+            message = f"a line of the stream is longer than {_LINE_LIMIT_BYTES} bytes"
+            raise KubeUnavailableError(message)
+    if rest:
+        message = f"the stream ended inside a line, after {len(rest)} bytes of it"
+        raise KubeUnavailableError(message)
+
+
+async def _pieces(what: str, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    try:
+        async for piece in response.content.iter_any():
+            yield piece
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise _unavailable(what, error) from error
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """Return the body, cut at the limit."""
+    pieces, size = [], 0
+    async for piece in response.content.iter_any():
+        pieces.append(piece)
+        size += len(piece)
+        if size >= _BODY_LIMIT_BYTES:
+            break
+    return b"".join(pieces)[:_BODY_LIMIT_BYTES]
+
+
+def _unavailable(what: str, error: Exception) -> KubeUnavailableError:
+    return KubeUnavailableError(f"{what}: {str(error) or type(error).__name__}")
 
 
 def _decoded(raw: bytes) -> Any:

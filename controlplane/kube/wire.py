@@ -28,7 +28,11 @@ __all__ = [
 _Struct = TypeVar("_Struct")
 
 
-class Labels(msgspec.Struct):
+class _Lean(msgspec.Struct, gc=False):
+    """Outside the garbage collector's counts: thousands come with a list, live for a moment and form no cycles."""
+
+
+class Labels(_Lean):
     """Labels of ours and the Job controller's."""
 
     store_id: str = msgspec.field(default="", name=keys.STORE_ID)
@@ -37,7 +41,7 @@ class Labels(msgspec.Struct):
     job_uid: str | None = msgspec.field(default=None, name=keys.JOB_UID)
 
 
-class Metadata(msgspec.Struct, rename="camel"):
+class Metadata(_Lean, rename="camel"):
     """Of an object; a bookmark has neither name nor uid."""
 
     name: str = ""
@@ -49,7 +53,7 @@ class Metadata(msgspec.Struct, rename="camel"):
     labels: Labels | None = None
 
 
-class Condition(msgspec.Struct, rename="camel"):
+class Condition(_Lean, rename="camel"):
     """One condition of a status."""
 
     type: str
@@ -59,19 +63,19 @@ class Condition(msgspec.Struct, rename="camel"):
     last_transition_time: datetime | None = None
 
 
-class JobSpec(msgspec.Struct, rename="camel"):
+class JobSpec(_Lean, rename="camel"):
     """Of a Job."""
 
     ttl_seconds_after_finished: int | None = None
 
 
-class JobStatus(msgspec.Struct):
+class JobStatus(_Lean):
     """Of a Job."""
 
     conditions: list[Condition] | None = None
 
 
-class Job(msgspec.Struct):
+class Job(_Lean):
     """A `batch/v1` Job."""
 
     metadata: Metadata
@@ -81,18 +85,18 @@ class Job(msgspec.Struct):
     status: JobStatus | None = None
 
 
-class Waiting(msgspec.Struct):
+class Waiting(_Lean):
     """A container that does not run yet."""
 
     reason: str = ""
     message: str = ""
 
 
-class Running(msgspec.Struct):
+class Running(_Lean):
     """A container that runs."""
 
 
-class Terminated(msgspec.Struct, rename="camel"):
+class Terminated(_Lean, rename="camel"):
     """A container that has ended."""
 
     exit_code: int
@@ -101,7 +105,7 @@ class Terminated(msgspec.Struct, rename="camel"):
     finished_at: datetime | None = None
 
 
-class State(msgspec.Struct):
+class State(_Lean):
     """Of a container; one of the three."""
 
     waiting: Waiting | None = None
@@ -109,19 +113,19 @@ class State(msgspec.Struct):
     terminated: Terminated | None = None
 
 
-class Container(msgspec.Struct):
+class Container(_Lean):
     """Status of a container."""
 
     state: State | None = None
 
 
-class PodSpec(msgspec.Struct, rename="camel"):
+class PodSpec(_Lean, rename="camel"):
     """Of a pod."""
 
     node_name: str = ""
 
 
-class PodStatus(msgspec.Struct, rename="camel"):
+class PodStatus(_Lean, rename="camel"):
     """Of a pod."""
 
     phase: str = ""
@@ -131,7 +135,7 @@ class PodStatus(msgspec.Struct, rename="camel"):
     container_statuses: list[Container] | None = None
 
 
-class Pod(msgspec.Struct):
+class Pod(_Lean):
     """A pod."""
 
     metadata: Metadata
@@ -139,7 +143,7 @@ class Pod(msgspec.Struct):
     status: PodStatus | None = None
 
 
-class Involved(msgspec.Struct):
+class Involved(_Lean):
     """What an event is about."""
 
     kind: str = ""
@@ -147,14 +151,14 @@ class Involved(msgspec.Struct):
     uid: str = ""
 
 
-class Series(msgspec.Struct, rename="camel"):
+class Series(_Lean, rename="camel"):
     """Repetitions of an event, as newer components write them."""
 
     count: int = 1
     last_observed_time: datetime | None = None
 
 
-class Event(msgspec.Struct, rename="camel"):
+class Event(_Lean, rename="camel"):
     """An event."""
 
     metadata: Metadata
@@ -168,14 +172,14 @@ class Event(msgspec.Struct, rename="camel"):
     series: Series | None = None
 
 
-class ListMetadata(msgspec.Struct, rename="camel"):
+class ListMetadata(_Lean, rename="camel"):
     """Of a page of a list."""
 
     resource_version: str = ""
     continue_: str = msgspec.field(default="", name="continue")
 
 
-class ListOf(msgspec.Struct, Generic[_Struct]):
+class ListOf(_Lean, Generic[_Struct]):
     """A page of a list."""
 
     kind: str
@@ -183,14 +187,14 @@ class ListOf(msgspec.Struct, Generic[_Struct]):
     items: list[_Struct] | None = None
 
 
-class Line(msgspec.Struct, Generic[_Struct]):
+class Line(_Lean, Generic[_Struct]):
     """A line of a watch."""
 
     type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
     object: _Struct
 
 
-class Status(msgspec.Struct):
+class Status(_Lean):
     """Why a watch ends."""
 
     code: int = 0
@@ -198,7 +202,7 @@ class Status(msgspec.Struct):
     message: str = ""
 
 
-class ErrorLine(msgspec.Struct):
+class ErrorLine(_Lean):
     """The last line of a watch that the server ends by an error."""
 
     type: Literal["ERROR"]
