@@ -61,6 +61,8 @@ class PodView:
     is_unschedulable: bool = False
     disruption: str = ""
     """Why the cluster took the pod away, in its word: `PreemptionByScheduler`, `Evicted`; empty when it did not."""
+    pod_reason: str = ""
+    """The pod's own reason, beside its container's: `DeadlineExceeded`."""
 
     @property
     def is_evicted(self) -> bool:

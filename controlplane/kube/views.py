@@ -154,6 +154,7 @@ def pod_view(pod: Pod) -> PodView:
         deleting_since=_deleting_since(metadata),
         is_unschedulable=unscheduled is not None and unscheduled.reason == "Unschedulable",
         disruption=disruption,
+        pod_reason=status.reason,
     )
 
 
