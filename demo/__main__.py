@@ -11,8 +11,9 @@ from typing import Annotated
 
 import typer
 
+from demo.kubectl import run
 from demo.order import Order, place, products
-from demo.platform import Platform, current, run, up
+from demo.platform import Platform, current, up
 from devcluster.machine.errors import DevclusterError, WrongUsageError
 
 __all__ = ["main"]
