@@ -215,6 +215,8 @@ def diagnose(
         return _without_pod(job, newest, no_pod_because)
     if pod.disruption:
         return _disrupted(pod)
+    if pod.is_terminating and job is not None and job.reason.startswith("DeadlineExceeded"):
+        return _made(Category.DEADLINE, "the Job ran into its time limit and took its pod along", job.reason)
     if pod.has_ended:
         return _ended(pod)
     if pod.is_terminating:

@@ -166,6 +166,8 @@ class Watched(Generic[_View]):
                     # Thousands may end at once.
                     await asyncio.sleep(0)
             self._removed &= self._told
+            # Whatever replays have done to the names: the list is one moment, in which each has one owner.
+            self._names = {view.name: uid for uid, view in self._views.items()}
             # A watch goes on from what it has heard itself, which may be more than the list knew.
             self._version = self._version or version
             self._listed_at = began
@@ -268,7 +270,9 @@ class Watched(Generic[_View]):
     def _put(self, view: _View) -> None:
         known = self._views.get(view.uid)
         later = view if known is None else self._kind.latest(known, view)
-        self._names[view.name] = view.uid
+        if known is None:
+            # News of an old object, such as its removal, does not take the name back from its successor.
+            self._names[view.name] = view.uid
         if later != known:
             self._views[view.uid] = later
             self._changed(known, later)
