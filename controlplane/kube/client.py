@@ -17,7 +17,7 @@ import aiohttp
 import orjson
 
 from controlplane.domain.errors import ConfigurationError
-from controlplane.kube.errors import KubeUnauthorizedError, KubeUnavailableError, error_from_response
+from controlplane.kube.errors import KubeNotFoundError, KubeUnauthorizedError, KubeUnavailableError, error_from_response
 
 __all__ = ["CALL_LIMITS", "KubeClient", "lines"]
 
@@ -31,6 +31,9 @@ _BODY_LIMIT_BYTES: Final = 64 * 2**20
 """Far above a page of 500 Jobs: a body beyond this is not an answer of ours."""
 _LINE_LIMIT_BYTES: Final = 8 * 2**20
 """The API server stores no object of more than 1.5 MiB."""
+_LOST_LOG: Final = b"unable to retrieve container logs for "
+_LOST_LOG_BYTES: Final = 200
+"""The sentence ends with a container's id."""
 _UNAUTHORIZED: Final = 401
 _ERRORS_FROM: Final = 400
 
@@ -177,13 +180,38 @@ class KubeClient:
                 raise _unavailable(what, error) from error
             yield _pieces(what, response)
 
+    async def log(  # noqa: PLR0913 -- the API's own parameters, all by name
+        self, namespace: str, pod: str, *, container: str, tail_lines: int, limit_bytes: int, is_previous: bool = False
+    ) -> bytes:
+        """Return the last lines of a container's log, and of these the first `limit_bytes`.
+
+        Raises
+        ------
+        KubeNotFoundError
+            There is no such pod, or its node has dropped the log.
+        KubeInvalidError
+            The container has not started.
+        KubeError
+            As from `read`.
+        """
+        query = {"container": container, "tailLines": str(tail_lines), "limitBytes": str(limit_bytes)}
+        if is_previous:
+            query["previous"] = "true"
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
+        raw = await self.read("GET", path, query=query)
+        if raw.startswith(_LOST_LOG) and len(raw) < _LOST_LOG_BYTES:
+            # A kubelet says this with 200, as if it were the log.
+            message = f"GET {path}: the node no longer has this log"
+            raise KubeNotFoundError(message)
+        return raw
+
     def follow_log(
         self, namespace: str, pod: str, *, container: str, silence_seconds: float
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Give a container's log from its beginning, and what it writes from now on, as `stream` does.
 
         A container that works without writing is silent too: the limit is the longest rest the caller grants it.
-        `KubeInvalidError` means that it has not started.
+        `KubeInvalidError` means that it has not started; of a pod without a node the log is empty and ends at once.
         """
         query = {"container": container, "follow": "true"}
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"

@@ -22,6 +22,9 @@ __all__ = [
     "Pod",
     "PodStatus",
     "State",
+    "StoreContainer",
+    "StorePod",
+    "StorePodStatus",
     "Waiting",
 ]
 
@@ -207,3 +210,66 @@ class ErrorLine(_Lean):
 
     type: Literal["ERROR"]
     object: Status
+
+
+class StoreContainer(_Lean, rename="camel"):
+    """Status of a container of a store's pod."""
+
+    name: str
+    ready: bool = False
+    restart_count: int = 0
+    state: State | None = None
+    last_state: State | None = None
+
+    def has_run(self) -> bool:
+        """Return whether there can be a log."""
+        return self.restart_count > 0 or self.is_begun()
+
+    def is_begun(self) -> bool:
+        """Return whether its present run has begun; between two runs it waits."""
+        return self.state is not None and (self.state.running is not None or self.state.terminated is not None)
+
+    def has_failed(self) -> bool:
+        """Return whether its present run ended badly or waits after one that did."""
+        if self.state is None:
+            return False
+        ended = self.state.terminated
+        return (ended is not None and ended.exit_code != 0) or (
+            self.state.waiting is not None and self.restart_count > 0
+        )
+
+    def trouble(self) -> str:
+        """Return in words what is not as it should be, or nothing."""
+        state, ended = self.state or State(), (self.last_state or State()).terminated
+        told = ""
+        if state.waiting is not None:
+            told = f"{state.waiting.reason} {state.waiting.message}".strip()
+        elif state.terminated is not None and state.terminated.exit_code != 0:
+            told = f"ended with {state.terminated.exit_code} {state.terminated.reason}".strip()
+        if self.restart_count:
+            before = f", the last with {ended.exit_code} {ended.reason}".rstrip() if ended is not None else ""
+            told = f"{told} ({self.restart_count} restarts{before})".strip()
+        elif not told and not self.ready and state.running is not None:
+            told = "runs and is not ready"
+        return f"{self.name}: {told}" if told else ""
+
+
+class StorePodStatus(_Lean, rename="camel"):
+    """Of a store's pod."""
+
+    phase: str = ""
+    init_container_statuses: list[StoreContainer] | None = None
+    container_statuses: list[StoreContainer] | None = None
+
+
+class StorePod(_Lean):
+    """A pod of a store."""
+
+    metadata: Metadata
+    status: StorePodStatus | None = None
+
+    def containers(self) -> list[StoreContainer]:
+        """Return its containers in the order they run."""
+        if self.status is None:
+            return []
+        return [*(self.status.init_container_statuses or ()), *(self.status.container_statuses or ())]
