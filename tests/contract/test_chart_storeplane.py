@@ -15,6 +15,16 @@ import yaml
 from controlplane.config import load_settings
 from devcluster.images.helm import helm_binary
 from devcluster.machine.paths import checkout
+from tests.support.rights import (
+    CONTROL_PLANE_ANYWHERE,
+    CONTROL_PLANE_IN_JOBS,
+    PROVISIONER_ANYWHERE,
+    RULE_KEYS,
+    STORE_ADMIN,
+    STORE_OBSERVER,
+    flattened,
+    granted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,44 +47,6 @@ EXTERNAL: dict[str, Any] = {
     "ingress": {"host": "api.example"},
 }
 PRESETS = [("", GIVEN), ("values-local.yaml", GIVEN), ("values-prod.yaml", EXTERNAL)]
-RIGHTS = {
-    "Role/storeplane": {
-        ("batch", "jobs"): "create get list watch patch delete",
-        ("", "pods"): "get list watch delete",
-        ("", "pods/log"): "get",
-        ("", "events"): "list watch",
-    },
-    "ClusterRole/storeplane": {("", "namespaces"): "get list"},
-    "ClusterRole/storeplane-provisioner": {
-        ("", "namespaces"): "get list watch create patch delete",
-        ("rbac.authorization.k8s.io", "rolebindings"): "get create",
-        ("rbac.authorization.k8s.io", "clusterroles", "storeplane-store-admin", "storeplane-store-observer"): "bind",
-    },
-    "ClusterRole/storeplane-store-observer": {
-        ("", "pods"): "get list watch",
-        ("", "events"): "get list watch",
-        ("", "pods/log"): "get",
-        ("", "secrets", "store-credentials"): "get",
-    },
-    "ClusterRole/storeplane-store-admin": {
-        ("", "resourcequotas"): "get list watch create patch",
-        ("", "limitranges"): "get list watch create patch",
-        ("", "secrets"): "get list watch create update patch delete",
-        ("", "configmaps"): "get list watch create update patch delete",
-        ("", "services"): "get list watch create update patch delete",
-        ("", "serviceaccounts"): "get list watch create update patch delete",
-        ("", "persistentvolumeclaims"): "get list watch create update patch delete",
-        ("apps", "deployments"): "get list watch create update patch delete",
-        ("apps", "statefulsets"): "get list watch create update patch delete",
-        ("batch", "jobs"): "get list watch create update patch delete",
-        ("networking.k8s.io", "ingresses"): "get list watch create update patch delete",
-        ("networking.k8s.io", "networkpolicies"): "get list watch create update patch delete",
-        ("", "pods"): "get list watch delete",
-        ("", "pods/log"): "get",
-        ("", "events"): "get list watch",
-    },
-}
-"""Every right that the installation gives, by API group, resource and, where they are named, objects."""
 
 
 def helm_template(folder: Path, values: Mapping[str, Any], preset: str = "") -> subprocess.CompletedProcess[str]:
@@ -172,24 +144,15 @@ def test_settings_are_those_that_the_service_knows(tmp_path: Path, preset: str, 
 
 
 def test_rights_are_exactly_these(tmp_path: Path) -> None:
-    found: dict[str, dict[tuple[str, ...], str]] = {}
-    objects = render(tmp_path)
-    for name, document in objects.items():
-        if document["kind"] not in {"Role", "ClusterRole"}:
-            continue
-        rights = found[name] = {}
-        for rule in document["rules"]:
-            assert set(rule) <= {"apiGroups", "resources", "verbs", "resourceNames"}
-            (group,) = rule["apiGroups"]
-            for resource in rule["resources"]:
-                key = (group, resource, *rule.get("resourceNames", []))
-                assert key not in rights
-                rights[key] = " ".join(rule["verbs"])
-    assert found.keys() == RIGHTS.keys()
-    for role, rights in RIGHTS.items():
-        assert {key: set(verbs.split()) for key, verbs in found[role].items()} == {
-            key: set(verbs.split()) for key, verbs in rights.items()
-        }, role
+    roles = {name: each for name, each in render(tmp_path).items() if each["kind"] in {"Role", "ClusterRole"}}
+    assert all(set(rule) <= RULE_KEYS for each in roles.values() for rule in each["rules"])
+    assert {name: flattened(each["rules"]) for name, each in roles.items()} == {
+        "Role/storeplane": granted(CONTROL_PLANE_IN_JOBS),
+        "ClusterRole/storeplane": granted(CONTROL_PLANE_ANYWHERE),
+        "ClusterRole/storeplane-provisioner": granted(PROVISIONER_ANYWHERE),
+        "ClusterRole/storeplane-store-admin": granted(STORE_ADMIN),
+        "ClusterRole/storeplane-store-observer": granted(STORE_OBSERVER),
+    }
 
 
 def test_each_role_is_bound_to_one_service_account_and_the_stores_roles_to_nobody(tmp_path: Path) -> None:
