@@ -14,6 +14,7 @@ from provisioner_job.patience import Patience
 from provisioner_job.refusals import AbsentError, TakenError
 
 if TYPE_CHECKING:
+    from httpx2 import Timeout
     from lightkube import AsyncClient
 
 __all__ = ["FIELD_MANAGER", "Cluster"]
@@ -90,17 +91,58 @@ class Cluster:
         made = codecs.from_dict({"apiVersion": "v1", "kind": "Secret"} | secret)
         await self._asked(f"replace Secret {secret['metadata']['name']}", lambda: self._client().replace(made))
 
-    async def delete(self, kind: str, name: str, namespace: str) -> None:
-        """Remove an object at once and what it owns in the background; nothing happens when there is none."""
+    async def delete(self, kind: str, name: str, namespace: str, *, owned_first: bool = False) -> None:
+        """Remove an object and what it owns, before it or in the background; nothing happens when there is none."""
         from lightkube.types import CascadeType  # noqa: PLC0415 -- see the module's docstring
 
+        cascade = CascadeType.FOREGROUND if owned_first else CascadeType.BACKGROUND
         with suppress(AbsentError):
             await self._asked(
                 f"delete {kind} {name}",
-                lambda: self._client().delete(
-                    _resource(kind), name, namespace=namespace, cascade=CascadeType.BACKGROUND
-                ),
+                lambda: self._client().delete(_resource(kind), name, namespace=namespace, cascade=cascade),
             )
+
+    async def delete_namespace(self, name: str, uid: str) -> None:
+        """Begin to remove a namespace; nothing happens when it is not there or going already.
+
+        Raises
+        ------
+        TakenError
+            The namespace of this name is another one by now.
+        """
+        from lightkube.config.client_adapter import AsyncClient, ConnectionParams  # noqa: PLC0415 -- as above
+
+        # lightkube's own delete has no preconditions.
+        config = self._client().config
+        async with AsyncClient(config, ConnectionParams(timeout=_timeout(), trust_env=False)) as client:
+
+            async def delete() -> None:
+                body = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}}
+                answer = await client.request("DELETE", f"/api/v1/namespaces/{name}", json=body)
+                answer.raise_for_status()
+
+            with suppress(AbsentError):
+                await self._patience.ask(f"delete Namespace {name}", delete)
+
+    async def is_allowed(self, verb: str, group: str, resource: str, namespace: str) -> bool:
+        """Return whether we have a right in a namespace."""
+        from lightkube import codecs  # noqa: PLC0415 -- see the module's docstring
+
+        attributes = {"verb": verb, "group": group, "resource": resource, "namespace": namespace}
+        review = codecs.from_dict(
+            {
+                "apiVersion": "authorization.k8s.io/v1",
+                "kind": "SelfSubjectAccessReview",
+                "metadata": {},
+                "spec": {"resourceAttributes": attributes},
+            }
+        )
+        answer = await self._asked("review our rights", lambda: self._client().create(review))
+        return bool((answer.get("status") or {}).get("allowed"))
+
+    def expect_rights(self, *, seconds: float) -> None:
+        """Take a refusal for one that passes, for so long: not every API server has seen a new binding yet."""
+        self._patience.forgive(seconds)
 
     async def log_tail(self, pod: str, namespace: str, container: str, lines: int) -> str:
         """Return the last lines of a container's log; empty when there is none."""
@@ -117,12 +159,11 @@ class Cluster:
 
     def _client(self) -> "AsyncClient":
         if self._made is None:
-            from httpx2 import Timeout  # noqa: PLC0415 -- see the module's docstring
             from lightkube import AsyncClient, KubeConfig  # noqa: PLC0415 -- see the module's docstring
 
             self._made = AsyncClient(
                 config=KubeConfig.from_env(),
-                timeout=Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS),
+                timeout=_timeout(),
                 field_manager=FIELD_MANAGER,
                 # The API server is never behind the proxy of the environment.
                 trust_env=False,
@@ -135,15 +176,24 @@ class Cluster:
         return made
 
 
+def _timeout() -> "Timeout":
+    from httpx2 import Timeout  # noqa: PLC0415 -- see the module's docstring
+
+    return Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS)
+
+
 def _resource(kind: str) -> Any:
-    from lightkube.resources import batch_v1, core_v1, networking_v1  # noqa: PLC0415 -- see the module's docstring
+    from lightkube.resources import apps_v1, batch_v1, core_v1, networking_v1  # noqa: PLC0415 -- as above
 
     return {
+        "Deployment": apps_v1.Deployment,
         "Ingress": networking_v1.Ingress,
         "Job": batch_v1.Job,
         "Namespace": core_v1.Namespace,
+        "PersistentVolumeClaim": core_v1.PersistentVolumeClaim,
         "Pod": core_v1.Pod,
         "ResourceQuota": core_v1.ResourceQuota,
         "Secret": core_v1.Secret,
         "Service": core_v1.Service,
+        "StatefulSet": apps_v1.StatefulSet,
     }[kind]

@@ -1,22 +1,23 @@
 """What the control plane and the Job's pod agree on: exit codes, environment, result.
 
-The one module both packages know, so it imports nothing but the standard library and holds no behaviour beyond
-reading and writing the result. A change here needs both sides, of neighbouring versions, to understand each other:
-fields are added, never renamed.
+The one module both packages know, so it holds no behaviour beyond reading and writing the result, and imports only a
+little of the standard library: its import is on the way to the handshake, and `dataclasses` would double it. A change
+here needs both sides, of neighbouring versions, to understand each other: fields are added, never renamed.
 """
 
 import json
-from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 __all__ = [
+    "ALL_PHASES",
     "COMMAND",
-    "PHASES",
+    "PHASES_BY_KIND",
     "TERMINATION_MESSAGE_LIMIT_BYTES",
     "Env",
     "ExitCode",
     "JobResult",
+    "OptionalEnv",
     "Outcome",
     "StartAnswer",
     "parse_result",
@@ -25,8 +26,15 @@ __all__ = [
 
 COMMAND: Final = ("storeplane-provision", "single")
 """The container's command; `provisioner_job.__main__` answers to it."""
-PHASES: Final = ("namespace", "policies", "secrets", "release", "setup", "verify", "expose")
-"""Phases in their order."""
+_REMOVAL: Final = ("remove",)
+PHASES_BY_KIND: Final = {
+    "create": ("namespace", "policies", "secrets", "release", "setup", "verify", "expose"),
+    "delete": _REMOVAL,
+    "cleanup": _REMOVAL,
+}
+"""Kind of operation -> its phases in their order."""
+ALL_PHASES: Final = tuple(dict.fromkeys(phase for phases in PHASES_BY_KIND.values() for phase in phases))
+"""Every phase that can be reported."""
 TERMINATION_MESSAGE_LIMIT_BYTES: Final = 4096
 """The kubelet cuts a longer termination message, which would break its JSON."""
 
@@ -85,15 +93,29 @@ class Env(StrEnum):
     """`json` for one JSON object a line; anything else is text for a person."""
 
 
-@dataclass(frozen=True, slots=True)
-class JobResult:
+class OptionalEnv(StrEnum):
+    """Names of the variables a Job may leave out; what that means stands with each."""
+
+    TRACEPARENT = "TRACEPARENT"
+    """The request's trace as W3C writes it; without it the log has no trace id."""
+    POD_NAMESPACE = "POD_NAMESPACE"
+    """The pod's namespace; needed where the provisioner has no rights in a store's namespace but those it binds."""
+    SERVICE_ACCOUNT = "SERVICE_ACCOUNT"
+    """The pod's service account; needed as POD_NAMESPACE is."""
+    DB_SSL_MODE = "DB_SSL_MODE"
+    """disable, prefer, require or verify-full, as libpq has them; prefer without it."""
+    DB_CA_FILE = "DB_CA_FILE"
+    """Certificates to trust under verify-full; the system's without it."""
+
+
+class JobResult(NamedTuple):
     """What an attempt achieved or why it did not."""
 
     operation_id: str
     attempt: int
     outcome: Outcome
-    result: dict[str, Any] = field(default_factory=dict)
-    """Of a success: `product_count`, `release_revision`, `duration_seconds`."""
+    result: dict[str, Any]
+    """Of a create: `product_count`, `release_revision`; of every run that began: `duration_seconds`."""
     problem: dict[str, Any] | None = None
     """Of a failure: `code`, `title`, `detail`, `phase`."""
 

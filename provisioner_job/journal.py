@@ -9,7 +9,6 @@ import re
 import sys
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
-from urllib.parse import unquote
 
 __all__ = ["Journal", "Redactor"]
 
@@ -29,8 +28,12 @@ class Redactor:
     def learn(self, *secrets: str) -> None:
         """Blank these texts from now on, and the password in each that is a URL."""
         inside = [found[2] for secret in secrets for found in _URL_PASSWORD.finditer(secret)]
-        # As the URL writes it and as a program says it.
-        known = {*secrets, *inside, *(unquote(password) for password in inside)}
+        known = {*secrets, *inside}
+        if inside:
+            from urllib.parse import unquote  # noqa: PLC0415 -- no URL is known before the handshake
+
+            # As the URL writes it and as a program says it.
+            known |= {unquote(password) for password in inside}
         self._secrets += [secret for secret in known if len(secret) >= _SHORTEST_SECRET]
         # Longest first: one secret may contain another.
         self._secrets.sort(key=len, reverse=True)
@@ -59,7 +62,8 @@ class Journal:
         self.redactor = redactor
         self._as_json = as_json
         self._out = out if out is not None else sys.stdout
-        self._ids = {key: str(value) for key, value in ids.items()}
+        # What is not known has no field.
+        self._ids = {key: str(value) for key, value in ids.items() if value not in (None, "")}
 
     def say(self, message: str, *, phase: str = "", level: str = "info", **facts: object) -> None:
         """Write a line. `message` is a short phrase; facts are shown behind it, or as fields."""

@@ -1,11 +1,21 @@
-"""Kubernetes objects of a store that no chart makes: namespace, quota, limits, Secret. Pure."""
+"""Kubernetes objects of a store that no chart makes: namespace, rights, quota, limits, Secret. Pure."""
 
 from typing import Any, Final
 from uuid import UUID
 
 from provisioner_job import medusa
 
-__all__ = ["LIMITS_NAME", "OWNED_BY", "QUOTA_NAME", "STORE_LABEL", "limit_range", "namespace", "quota", "secret"]
+__all__ = [
+    "LIMITS_NAME",
+    "OWNED_BY",
+    "QUOTA_NAME",
+    "STORE_LABEL",
+    "limit_range",
+    "namespace",
+    "quota",
+    "role_binding",
+    "secret",
+]
 
 OWNED_BY: Final = {"app.kubernetes.io/managed-by": "storeplane"}
 STORE_LABEL: Final = "storeplane.dev/store-id"
@@ -24,6 +34,23 @@ def namespace(name: str, store_id: UUID) -> dict[str, Any]:
         "pod-security.kubernetes.io/warn": "restricted",
     }
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
+def role_binding(name: str, store_id: UUID, *, role: str, subject: tuple[str, str]) -> dict[str, Any]:
+    """Return a binding `role` of the ClusterRole `storeplane-<role>`.
+
+    Parameters
+    ----------
+    subject
+        Namespace and name of the service account that gets the rights in the store's namespace.
+    """
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": role, "namespace": name, "labels": _labels(store_id)},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": f"storeplane-{role}"},
+        "subjects": [{"kind": "ServiceAccount", "namespace": subject[0], "name": subject[1]}],
+    }
 
 
 def quota(name: str, store_id: UUID) -> dict[str, Any]:

@@ -37,6 +37,11 @@ class Patience:
         self._seconds = seconds
         self._told = ""
         """The cause the journal was told last; empty while the server answers."""
+        self._forgives_until = 0.0
+
+    def forgive(self, seconds: float) -> None:
+        """Take what the server may not know yet for an outage: roles that were bound just now."""
+        self._forgives_until = time.monotonic() + seconds
 
     async def ask(self, what: str, call: Callable[[], Awaitable[_T]]) -> _T:
         """Return the answer to a call, which is made anew for every try.
@@ -55,7 +60,8 @@ class Patience:
                 async with asyncio.timeout(_CALL_SECONDS):
                     answer = await call()
             except Exception as error:
-                cause = away_cause(error, was_away=was_away)
+                is_forgiven = time.monotonic() < self._forgives_until
+                cause = away_cause(error, was_away=was_away or is_forgiven)
                 self._tell(cause or "")
                 refusal = refusal_in(error)
                 asked = 0.0 if refusal is None else min(refusal.wait_seconds, _LONGEST_ASKED_SECONDS)

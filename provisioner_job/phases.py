@@ -1,4 +1,4 @@
-"""The phases that make one store: each checks, acts and verifies, and may be run again at any point.
+"""The phases of one store: each checks, acts and verifies, and may be run again at any point.
 
 A phase remembers nothing: what an earlier attempt has done is found in the cluster. Nothing is cleaned up here.
 """
@@ -6,48 +6,19 @@ A phase remembers nothing: what an earlier attempt has done is found in the clus
 import asyncio
 import base64
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from provisioner_job import medusa, objects
-from provisioner_job.cluster import Cluster
 from provisioner_job.errors import PhaseError
 from provisioner_job.exposure import wait_until_exposed
-from provisioner_job.job_input import JobInput
-from provisioner_job.journal import Journal
 from provisioner_job.release import install
+from provisioner_job.removal import remove
+from provisioner_job.rights import ensure_rights
 from provisioner_job.setup import wait_for_setup
 from provisioner_job.shop import ask_for_products
+from provisioner_job.work import Facts, Phase, Work
 
-__all__ = ["PHASE_STEPS", "Phase", "Work"]
-
-Facts = dict[str, Any]
-
-
-@dataclass(slots=True)
-class Work:
-    """What the phases share during one run."""
-
-    given: JobInput
-    spec: dict[str, Any]
-    cluster: Cluster
-    journal: Journal
-    namespace_uid: str = ""
-    """Known from the phase `namespace` on: the phases after it end when this namespace goes."""
-    publishable_key: str = ""
-    """Known from the phase `secrets` on."""
-    result: Facts = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """One phase and its own time limit."""
-
-    name: str
-    limit_seconds: float
-    act: Callable[[Work], Coroutine[Any, Any, Facts]]
-    """Returns facts for the log and the phase's event: no secrets."""
+__all__ = ["PHASE_STEPS", "phases_of"]
 
 
 async def _namespace(work: Work) -> Facts:
@@ -61,7 +32,8 @@ async def _namespace(work: Work) -> Facts:
             raise PhaseError("NAMESPACE_TERMINATING", "The namespace is being removed", name)
     made = await work.cluster.apply(objects.namespace(name, store_id))
     work.namespace_uid = made["metadata"]["uid"]
-    return {"namespace": name, "uid": made["metadata"]["uid"], "existed": found is not None}
+    rights = await ensure_rights(work)
+    return {"namespace": name, "uid": work.namespace_uid, "existed": found is not None} | rights
 
 
 async def _policies(work: Work) -> Facts:
@@ -125,7 +97,7 @@ async def _expose(work: Work) -> Facts:
 
 _POLL_SECONDS: Final = 0.1
 
-PHASE_STEPS: Final = (
+PHASE_STEPS: Final[tuple[Phase, ...]] = (
     # A minute of each limit is for an API server that is away; the attempt's own time bounds them all together.
     Phase("namespace", 90, _namespace),
     Phase("policies", 90, _policies),
@@ -138,4 +110,25 @@ PHASE_STEPS: Final = (
     Phase("verify", 180, _verify),
     Phase("expose", 90, _expose),
 )
-"""The contract's phases in its order."""
+"""What makes a store, in the contract's order."""
+
+_REMOVAL_STEPS: Final[tuple[Phase, ...]] = (
+    # Above its own limits for each step, so that it can say what holds it.
+    Phase("remove", 300, remove),
+)
+_STEPS_BY_KIND: Final = {"create": PHASE_STEPS, "delete": _REMOVAL_STEPS, "cleanup": _REMOVAL_STEPS}
+
+
+def phases_of(kind: str) -> tuple[Phase, ...]:
+    """Return the phases of a kind of operation.
+
+    Raises
+    ------
+    PhaseError
+        This version of the provisioner does not know the kind.
+    """
+    try:
+        return _STEPS_BY_KIND[kind]
+    except KeyError as error:
+        detail = f"{kind}; use the provisioner's image of the control plane's version"
+        raise PhaseError("KIND_UNKNOWN", "The provisioner cannot do this kind of operation", detail) from error

@@ -1,7 +1,7 @@
-"""One run: handshake, phases, report. Exactly one store, then the process ends.
+"""One run after its handshake: phases, heartbeat, report. Exactly one store, then the process ends.
 
-Nothing is touched before the handshake has answered. A run stops by itself when it is told to (SIGTERM, cancelled,
-superseded) and before its lease ends, so that two pods never work at the same time.
+A run stops by itself when it is told to (SIGTERM, cancelled, superseded) and before its lease ends, so that two pods
+never work at the same time.
 """
 
 import asyncio
@@ -10,17 +10,19 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from provisioner_job.cluster import Cluster
-from provisioner_job.contract import ExitCode, JobResult, Outcome
+from provisioner_job.contract import ExitCode, JobResult
 from provisioner_job.errors import ProvisionerError, RefusedError, RetryableError
 from provisioner_job.job_input import JobInput
-from provisioner_job.journal import Journal
 from provisioner_job.namespace_guard import held_by_namespace
-from provisioner_job.phases import PHASE_STEPS, Phase, Work
-from provisioner_job.reports import Reports, Started
+from provisioner_job.outcome import result_of
+from provisioner_job.reports import Reports
+from provisioner_job.session import Session, Started
+from provisioner_job.stopping import stopped
+from provisioner_job.work import Phase, PhasesOf, Work
 
-__all__ = ["provision"]
+__all__ = ["carry_out"]
 
-_HANDSHAKE_PATIENCE_SECONDS: Final = 60.0
+_REPORT_PATIENCE_SECONDS: Final = 60.0
 _HEARTBEAT_SECONDS: Final = 30.0
 _LEASE_MARGIN_SECONDS: Final = 30.0
 """Stop this long before the lease ends: Helm needs ten seconds of them to end well."""
@@ -28,10 +30,16 @@ _FINISH_PATIENCE_SECONDS: Final = 20.0
 """Within the pod's grace of 30 s; the termination message says the same when this fails."""
 
 
-async def provision(
-    given: JobInput, journal: Journal, stop: asyncio.Event, leave: Callable[[JobResult], None]
+async def carry_out(  # noqa: PLR0913 -- the whole of a run, handed over once
+    given: JobInput,
+    session: Session,
+    started: Started,
+    stop: asyncio.Event,
+    leave: Callable[[JobResult], None],
+    *,
+    phases_of: PhasesOf,
 ) -> ExitCode:
-    """Make the store and return the exit code. Raises nothing.
+    """Run the phases of the operation's kind and return the exit code. Raises nothing.
 
     Parameters
     ----------
@@ -41,107 +49,71 @@ async def provision(
         Takes the result for the termination message, before the database is told: the message then says the truth
         even when the report finds no end and the process is killed over it.
     """
+    journal, reports = session.journal, Reports(session)
     began = time.monotonic()
-    reports = Reports(given, journal)
-    journal.say("asking whether this attempt may run", operation=given.operation_id, attempt=given.attempt)
-    try:
-        started = await _handshake(reports, stop)
-    except ProvisionerError as error:
-        journal.say(error.title, level="error", cause=error.detail)
-        leave(_result(given, journal, error, {}, phase="start"))
-        return error.exit_code
-    journal.say(
-        "the attempt may run",
-        store=given.store_name,
-        engine=given.engine,
-        namespace=given.namespace,
-        time_left=f"{started.seconds_left} s",
-    )
-    failure, phase, facts = await _guarded(given, journal, reports, started, stop)
+    failure, phase, facts = await _guarded(given, session, reports, started, stop, phases_of=phases_of)
     facts["duration_seconds"] = round(time.monotonic() - began, 1)
-    result = _result(given, journal, failure, facts, phase=phase)
+    result = result_of(given, journal.redactor, failure, facts, phase=phase)
     if failure is None:
-        journal.say("the store is ready", seconds=facts["duration_seconds"], products=facts.get("product_count"))
+        journal.say(_SUCCESSES.get(started.kind, "done"), **facts)
     else:
         journal.say(failure.title, phase=phase, level="error", code=failure.code, cause=failure.detail)
     leave(result)
     exit_code = ExitCode.DONE if failure is None else failure.exit_code
     if exit_code is not ExitCode.REFUSED:
-        await _report_end(reports, journal, result)
+        await _report_end(reports, session, result)
     return exit_code
 
 
-async def _handshake(reports: Reports, stop: asyncio.Event) -> Started:
-    """Shake hands, or give it up when told to stop."""
-    answer = asyncio.create_task(reports.start(patience_seconds=_HANDSHAKE_PATIENCE_SECONDS))
-    stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait({answer, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    if answer.done():
-        stopped.cancel()
-        return answer.result()
-    await _ended(answer)
-    raise _stopped()
+_SUCCESSES: Final = {"create": "the store is ready", "delete": "the store is gone", "cleanup": "the store is gone"}
 
 
-def _stopped() -> RetryableError:
-    return RetryableError("STOPPED", "The provisioner was told to stop", "SIGTERM")
-
-
-async def _report_end(reports: Reports, journal: Journal, result: JobResult) -> None:
+async def _report_end(reports: Reports, session: Session, result: JobResult) -> None:
     try:
         counted = await reports.finish(
             result.outcome, result.result, result.problem, patience_seconds=_FINISH_PATIENCE_SECONDS
         )
     except ProvisionerError as error:
         # The termination message tells the same; the control plane reads it when the database heard nothing.
-        journal.say("the end could not be reported", level="error", cause=error.detail)
+        session.journal.say("the end could not be reported", level="error", cause=error.detail)
     else:
         if not counted:
-            journal.say("the report came too late to count", level="warning")
+            session.journal.say("the report came too late to count", level="warning")
 
 
-def _result(
-    given: JobInput, journal: Journal, error: ProvisionerError | None, facts: dict[str, Any], *, phase: str
-) -> JobResult:
-    """Return what the database and the termination message are told: cleaned here, once for both."""
-    told = journal.redactor.cleaned(facts)
-    if error is None:
-        return JobResult(str(given.operation_id), given.attempt, Outcome.SUCCEEDED, told)
-    outcome = {
-        ExitCode.RETRYABLE: Outcome.RETRYABLE,
-        ExitCode.PERMANENT: Outcome.PERMANENT,
-    }.get(error.exit_code, Outcome.REFUSED)
-    problem = journal.redactor.cleaned(error.problem(phase))
-    return JobResult(str(given.operation_id), given.attempt, outcome, told, problem)
-
-
-async def _guarded(
-    given: JobInput, journal: Journal, reports: Reports, started: Started, stop: asyncio.Event
+async def _guarded(  # noqa: PLR0913 -- as its caller
+    given: JobInput,
+    session: Session,
+    reports: Reports,
+    started: Started,
+    stop: asyncio.Event,
+    *,
+    phases_of: PhasesOf,
 ) -> tuple[ProvisionerError | None, str, dict[str, Any]]:
     """Run the phases beside the heartbeat until one of them ends; return the error, the phase and the facts."""
-    cluster = Cluster(journal)
-    work = Work(given, started.spec, cluster, journal)
+    cluster = Cluster(session.journal)
+    work = Work(given, started.spec, cluster, session.journal, recorded_uid=started.namespace_uid)
     position = [""]
-    phases = asyncio.create_task(_phases(work, reports, position))
+    phases = asyncio.create_task(_phases(work, reports, position, started.kind, phases_of))
     beat = asyncio.create_task(_beat(reports, started.lease_seconds))
-    stopped = asyncio.create_task(stop.wait())
+    told = asyncio.create_task(stop.wait())
     try:
         done, _ = await asyncio.wait(
-            {phases, beat, stopped}, timeout=started.seconds_left, return_when=asyncio.FIRST_COMPLETED
+            {phases, beat, told}, timeout=started.seconds_left, return_when=asyncio.FIRST_COMPLETED
         )
         # In this order: what is done is done, whatever else happened at the same moment.
         if phases in done:
             error = _error_of(phases)
         elif beat in done:
             error = _error_of(beat)
-        elif stopped in done:
-            error = _stopped()
+        elif told in done:
+            error = stopped()
         else:
             error = RetryableError(
                 "PROVISIONER_TIMEOUT", "The provisioner ran out of time", f"stopped after {started.seconds_left} s"
             )
     finally:
-        stopped.cancel()
+        told.cancel()
         await _ended(phases)
         await _ended(beat)
         await cluster.close()
@@ -165,8 +137,8 @@ async def _ended(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
-async def _phases(work: Work, reports: Reports, position: list[str]) -> None:
-    for phase in PHASE_STEPS:
+async def _phases(work: Work, reports: Reports, position: list[str], kind: str, phases_of: PhasesOf) -> None:
+    for phase in phases_of(kind):
         position[0] = phase.name
         await _one_phase(work, reports, phase)
 
@@ -174,7 +146,7 @@ async def _phases(work: Work, reports: Reports, position: list[str]) -> None:
 async def _one_phase(work: Work, reports: Reports, phase: Phase) -> None:
     began = time.monotonic()
     work.journal.say("started", phase=phase.name)
-    await reports.phase(phase.name, is_end=False, detail={}, patience_seconds=_HANDSHAKE_PATIENCE_SECONDS)
+    await reports.phase(phase.name, is_end=False, detail={}, patience_seconds=_REPORT_PATIENCE_SECONDS)
     act = phase.act(work)
     if work.namespace_uid:
         act = held_by_namespace(work.cluster, work.given.namespace, work.namespace_uid, act)
@@ -184,7 +156,7 @@ async def _one_phase(work: Work, reports: Reports, phase: Phase) -> None:
         phase.name,
         is_end=True,
         detail=facts | {"duration_seconds": seconds},
-        patience_seconds=_HANDSHAKE_PATIENCE_SECONDS,
+        patience_seconds=_REPORT_PATIENCE_SECONDS,
     )
     work.journal.say(f"done in {seconds:.1f} s", phase=phase.name, **facts)
 

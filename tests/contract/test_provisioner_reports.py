@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
+import json
+import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
@@ -13,13 +18,13 @@ import pytest
 from controlplane.db.migrate import apply_migrations, read_migrations, set_role_password
 from controlplane.db.stores import StoreRows
 from provisioner_job import provisioner
-from provisioner_job.contract import ExitCode, JobResult, Outcome
-from provisioner_job.errors import PhaseError, RetryableError
+from provisioner_job.contract import Env, ExitCode, JobResult, OptionalEnv, Outcome
+from provisioner_job.errors import OtherPodError, PhaseError, RefusedError, RetryableError
 from provisioner_job.job_input import JobInput
 from provisioner_job.journal import Journal, Redactor
-from provisioner_job.phases import Phase, Work
-from provisioner_job.provisioner import provision
-from provisioner_job.reports import Reports
+from provisioner_job.provisioner import carry_out
+from provisioner_job.session import Session, Started
+from provisioner_job.work import Phase, Work
 from tests.support import wishes
 
 if TYPE_CHECKING:
@@ -88,10 +93,39 @@ def journal() -> Journal:
     return Journal(Redactor(), as_json=False)
 
 
+async def started(session: Session) -> Started:
+    return await asyncio.to_thread(session.start, patience_seconds=PATIENCE_SECONDS)
+
+
+class Run:
+    """One run of the provisioner with phases of the test's."""
+
+    def __init__(self, given: JobInput, *phases: Phase) -> None:
+        self.given = given
+        self.phases = phases
+        self.stop = asyncio.Event()
+        self.left: list[JobResult] = []
+        self.out = io.StringIO()
+        self.kinds: list[str] = []
+
+    def _phases_of(self, kind: str) -> tuple[Phase, ...]:
+        self.kinds.append(kind)
+        return self.phases
+
+    async def to_its_end(self) -> ExitCode:
+        session = Session(self.given, Journal(Redactor(), as_json=False, out=self.out))
+        answer = await started(session)
+        return await carry_out(self.given, session, answer, self.stop, self.left.append, phases_of=self._phases_of)
+
+    def problem(self) -> tuple[str, str]:
+        (result,) = self.left
+        assert result.problem is not None
+        return result.problem["code"], result.problem["phase"]
+
+
 async def test_wrong_password_may_be_right_for_the_next_pod(given: JobInput, journal: Journal) -> None:
-    wrong = JobInput(**{name: getattr(given, name) for name in JobInput.__slots__} | {"db_password": "yesterday's"})
     with pytest.raises(RetryableError, match="password") as caught:
-        await Reports(wrong, journal).start(patience_seconds=PATIENCE_SECONDS)
+        await started(Session(given._replace(db_password="yesterday's"), journal))
     assert caught.value.code == "DATABASE_LOGIN_REFUSED"
 
 
@@ -100,7 +134,7 @@ async def test_database_that_is_read_only_may_be_writable_later(
 ) -> None:
     await administrator.execute(f"ALTER DATABASE {given.db_name} SET default_transaction_read_only = on")
     with pytest.raises(RetryableError, match="read-only"):
-        await Reports(given, journal).start(patience_seconds=PATIENCE_SECONDS)
+        await started(Session(given, journal))
 
 
 async def test_missing_right_stays_missing(
@@ -111,7 +145,20 @@ async def test_missing_right_stays_missing(
         " FROM storeplane_provisioner"
     )
     with pytest.raises(PhaseError, match="permission denied"):
-        await Reports(given, journal).start(patience_seconds=60)
+        await started(Session(given, journal))
+
+
+async def test_handshake_with_a_wrong_token_is_refused(given: JobInput, journal: Journal) -> None:
+    with pytest.raises(RefusedError, match="wrong token"):
+        await started(Session(given._replace(attempt_token="guessed"), journal))
+
+
+async def test_lost_answer_is_given_again_and_no_other_process_gets_it(given: JobInput, journal: Journal) -> None:
+    session = Session(given, journal)
+    first, again = await started(session), await started(session)
+    assert (first.kind, first.spec, first.finished_phases) == ("create", again.spec, ())
+    with pytest.raises(OtherPodError):
+        await started(Session(given, journal))
 
 
 async def _someone_waits(administrator: asyncpg.Connection) -> None:
@@ -139,11 +186,7 @@ async def _held(url: str, operation_id: UUID) -> AsyncIterator[None]:
 
 
 async def test_stop_during_the_last_report_changes_nothing_of_the_result(
-    given: JobInput,
-    journal: Journal,
-    database_url: str,
-    administrator: asyncpg.Connection,
-    monkeypatch: pytest.MonkeyPatch,
+    given: JobInput, database_url: str, administrator: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_the_end, go_on = asyncio.Event(), asyncio.Event()
 
@@ -153,71 +196,157 @@ async def test_stop_during_the_last_report_changes_nothing_of_the_result(
         return {}
 
     # Without the reports of the phase itself, so that what waits for the row is the last one.
-    monkeypatch.setattr(provisioner, "PHASE_STEPS", (Phase("expose", 60, wait),))
     monkeypatch.setattr(provisioner, "_one_phase", lambda work, _reports, phase: phase.act(work))
-    left: list[JobResult] = []
-    stop = asyncio.Event()
-    run = asyncio.create_task(provision(given, journal, stop, left.append))
+    run = Run(given, Phase("expose", 60, wait))
+    ending = asyncio.create_task(run.to_its_end())
     await at_the_end.wait()
     async with _held(database_url, given.operation_id):
         go_on.set()
         await _someone_waits(administrator)
-        assert [result.outcome for result in left] == [Outcome.SUCCEEDED]
-        stop.set()
-    assert await run is ExitCode.DONE
-    assert [result.outcome for result in left] == [Outcome.SUCCEEDED]
+        assert [result.outcome for result in run.left] == [Outcome.SUCCEEDED]
+        run.stop.set()
+    assert await ending is ExitCode.DONE
+    assert [result.outcome for result in run.left] == [Outcome.SUCCEEDED]
     assert await administrator.fetchval("SELECT state FROM storeplane.operations") == "succeeded"
 
 
-async def test_stop_during_a_phase_is_told_as_such(
-    given: JobInput, journal: Journal, administrator: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stop = asyncio.Event()
-
+async def test_stop_during_a_phase_is_told_as_such(given: JobInput, administrator: asyncpg.Connection) -> None:
     async def for_ever(_work: Work) -> dict[str, object]:
-        stop.set()
+        run.stop.set()
         await asyncio.Event().wait()
         return {}
 
-    monkeypatch.setattr(provisioner, "PHASE_STEPS", (Phase("setup", 60, for_ever),))
-    left: list[JobResult] = []
-    assert await provision(given, journal, stop, left.append) is ExitCode.RETRYABLE
-    assert left[0].problem is not None
-    assert (left[0].problem["code"], left[0].problem["phase"]) == ("STOPPED", "setup")
-    told = await administrator.fetchval("SELECT problem ->> 'code' FROM storeplane.attempts")
-    assert told == "STOPPED"
+    run = Run(given, Phase("setup", 60, for_ever))
+    assert await run.to_its_end() is ExitCode.RETRYABLE
+    assert run.problem() == ("STOPPED", "setup")
+    assert await administrator.fetchval("SELECT problem ->> 'code' FROM storeplane.attempts") == "STOPPED"
 
 
-async def test_stop_during_the_handshake_ends_it(
-    given: JobInput, journal: Journal, database_url: str, administrator: asyncpg.Connection
+async def test_cancelled_operation_stops_its_phase_at_the_next_heartbeat(
+    given: JobInput, administrator: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left: list[JobResult] = []
-    stop = asyncio.Event()
-    async with _held(database_url, given.operation_id):
-        run = asyncio.create_task(provision(given, journal, stop, left.append))
-        await _someone_waits(administrator)
-        stop.set()
-        assert await run is ExitCode.RETRYABLE
-    assert left[0].problem is not None
-    assert (left[0].problem["code"], left[0].problem["phase"]) == ("STOPPED", "start")
+    ended = asyncio.Event()
+
+    async def for_ever(_work: Work) -> dict[str, object]:
+        await administrator.execute("UPDATE storeplane.operations SET cancel_requested_at = now()")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            # What a phase has to put away, it puts away.
+            ended.set()
+        return {}
+
+    monkeypatch.setattr(provisioner, "_HEARTBEAT_SECONDS", 0.05)
+    run = Run(given, Phase("setup", 60, for_ever))
+    assert await run.to_its_end() is ExitCode.REFUSED
+    assert ended.is_set()
+    assert [result.outcome for result in run.left] == [Outcome.REFUSED]
+    assert run.problem() == ("REFUSED", "setup")
+    assert "cancel" in run.out.getvalue()
+    # Whoever cancelled ends the attempt; the pod has no more to say.
+    assert await administrator.fetchval("SELECT outcome FROM storeplane.attempts") is None
+
+
+async def test_phases_are_recorded_from_start_to_end(given: JobInput, administrator: asyncpg.Connection) -> None:
+    async def done(work: Work) -> dict[str, object]:
+        work.result["product_count"] = 4
+        return {"release": "medusa"}
+
+    run = Run(given, Phase("release", 60, done), Phase("verify", 60, done))
+    assert await run.to_its_end() is ExitCode.DONE
+    assert run.kinds == ["create"]
+    found = await administrator.fetch(
+        "SELECT phase, finished_at IS NOT NULL AS is_done, detail ->> 'release' AS release FROM storeplane.phases"
+        " ORDER BY started_at"
+    )
+    assert [tuple(each) for each in found] == [("release", True, "medusa"), ("verify", True, "medusa")]
+    result = await administrator.fetchval("SELECT result ->> 'product_count' FROM storeplane.attempts")
+    assert result == "4"
+
+
+async def test_next_attempt_is_told_what_is_done(
+    given: JobInput, administrator: asyncpg.Connection, journal: Journal
+) -> None:
+    async def done(_work: Work) -> dict[str, object]:
+        return {}
+
+    async def fail(_work: Work) -> dict[str, object]:
+        raise RetryableError("CLUSTER_UNAVAILABLE", "The cluster does not answer", "for now")
+
+    run = Run(given, Phase("namespace", 60, done), Phase("setup", 60, fail))
+    assert await run.to_its_end() is ExitCode.RETRYABLE
+    # A second attempt, as the control plane makes it, is not this test's matter: the first one is opened again.
+    await administrator.execute(
+        "UPDATE storeplane.attempts SET state = 'dispatched', outcome = NULL, problem = NULL, finished_at = NULL,"
+        " pod_uid = NULL, session_hash = NULL, started_at = NULL"
+    )
+    assert (await started(Session(given, journal))).finished_phases == ("namespace",)
 
 
 async def test_secrets_reach_neither_the_database_nor_the_message(
-    given: JobInput, journal: Journal, administrator: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    given: JobInput, administrator: asyncpg.Connection
 ) -> None:
     async def fail(work: Work) -> dict[str, object]:
         work.journal.redactor.learn("sesame-open", "postgres://medusa:hunter-22@db/x")
         work.result["said"] = ["sesame-open"]
         raise PhaseError("SETUP_FAILED", "It failed", "login sesame-open, password hunter-22")
 
-    monkeypatch.setattr(provisioner, "PHASE_STEPS", (Phase("setup", 60, fail),))
-    left: list[JobResult] = []
-    assert await provision(given, journal, asyncio.Event(), left.append) is ExitCode.PERMANENT
+    run = Run(given, Phase("setup", 60, fail))
+    assert await run.to_its_end() is ExitCode.PERMANENT
     stored = await administrator.fetchrow(
         "SELECT result::text AS result, problem::text AS problem FROM storeplane.attempts"
     )
     assert stored is not None
-    for text in (stored["result"], stored["problem"], str(left)):
+    for text in (stored["result"], stored["problem"], str(run.left)):
         assert "sesame-open" not in text
         assert "hunter-22" not in text
     assert "[redacted]" in stored["problem"]
+
+
+def _environment(given: JobInput) -> dict[str, str]:
+    return {
+        Env.STORE_ID: str(given.store_id),
+        Env.STORE_NAME: given.store_name,
+        Env.ENGINE: given.engine,
+        Env.NAMESPACE: given.namespace,
+        Env.OPERATION_ID: str(given.operation_id),
+        Env.ATTEMPT: str(given.attempt),
+        Env.DB_HOST: given.db_host,
+        Env.DB_PORT: str(given.db_port),
+        Env.DB_NAME: given.db_name,
+        Env.DB_USER: given.db_user,
+        Env.DB_PASSWORD: given.db_password,
+        Env.ATTEMPT_TOKEN: given.attempt_token,
+        Env.JOB_UID: given.job_uid,
+        Env.POD_UID: given.pod_uid,
+        Env.POD_NAME: given.pod_name,
+        Env.LOG_FORMAT: "json",
+        OptionalEnv.TRACEPARENT: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    }
+
+
+async def test_stop_during_the_handshake_ends_the_process(
+    given: JobInput, database_url: str, administrator: asyncpg.Connection
+) -> None:
+    async with _held(database_url, given.operation_id):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "provisioner_job",
+            "single",
+            env={"PATH": os.defpath, **_environment(given)},
+            cwd=Path(__file__).parents[2],
+            stdout=asyncio.subprocess.PIPE,
+        )
+        await _someone_waits(administrator)
+        process.terminate()
+        async with asyncio.timeout(60):
+            output, _ = await process.communicate()
+    assert process.returncode == ExitCode.RETRYABLE
+    lines = [json.loads(line) for line in output.decode().splitlines()]
+    assert [line["event"] for line in lines] == [
+        "asking whether this attempt may run",
+        "The provisioner was told to stop",
+    ]
+    assert {line["trace_id"] for line in lines} == {"4bf92f3577b34da6a3ce929d0e0e4736"}
+    assert {line["operation_id"] for line in lines} == {str(given.operation_id)}

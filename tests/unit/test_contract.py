@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner_job.contract import (
+    ALL_PHASES,
     COMMAND,
-    PHASES,
+    PHASES_BY_KIND,
     TERMINATION_MESSAGE_LIMIT_BYTES,
     ExitCode,
     JobResult,
@@ -14,7 +15,8 @@ from provisioner_job.contract import (
     parse_result,
     result_text,
 )
-from provisioner_job.phases import PHASE_STEPS
+from provisioner_job.errors import PhaseError
+from provisioner_job.phases import phases_of
 
 pytestmark = pytest.mark.unit
 
@@ -24,8 +26,18 @@ def test_numbers_and_words_are_fixed() -> None:
     assert COMMAND == ("storeplane-provision", "single")
 
 
-def test_phases_are_the_contract_s_in_its_order() -> None:
-    assert tuple(phase.name for phase in PHASE_STEPS) == PHASES
+@pytest.mark.parametrize("kind", PHASES_BY_KIND)
+def test_phases_are_the_contract_s_in_its_order(kind: str) -> None:
+    assert tuple(phase.name for phase in phases_of(kind)) == PHASES_BY_KIND[kind]
+
+
+def test_every_phase_is_named_once() -> None:
+    assert ALL_PHASES == ("namespace", "policies", "secrets", "release", "setup", "verify", "expose", "remove")
+
+
+def test_kind_of_a_later_version_is_refused_with_the_next_step() -> None:
+    with pytest.raises(PhaseError, match="teleport; use the provisioner's image of the control plane's version"):
+        phases_of("teleport")
 
 
 @given(st.text(), st.sampled_from(Outcome))

@@ -20,8 +20,9 @@ from provisioner_job.exposure import wait_until_exposed
 from provisioner_job.job_input import JobInput
 from provisioner_job.journal import Journal, Redactor
 from provisioner_job.medusa import new_secrets
-from provisioner_job.phases import PHASE_STEPS, Work
+from provisioner_job.phases import PHASE_STEPS
 from provisioner_job.setup import remove_failed_setups, wait_for_setup
+from provisioner_job.work import Work
 from tests.support.polling import poll
 
 if TYPE_CHECKING:

@@ -3,15 +3,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from provisioner_job import __main__ as program
-from provisioner_job.contract import Env, ExitCode, Outcome, parse_result
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from provisioner_job.contract import Env, ExitCode, OptionalEnv, Outcome, parse_result
+from provisioner_job.job_input import JobInput, trace_id_in
+from provisioner_job.wire import PREFER
 
 pytestmark = pytest.mark.unit
 
@@ -21,7 +20,7 @@ OPERATION = "0198c2a0-0000-7000-8000-000000000001"
 @pytest.fixture
 def message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "termination-log"
-    monkeypatch.setattr(program, "_TERMINATION_MESSAGE", file)
+    monkeypatch.setattr(program, "_TERMINATION_MESSAGE", str(file))
     monkeypatch.setattr("sys.argv", ["storeplane-provision", "single"])
     for name in Env:
         monkeypatch.setenv(name, "x")
@@ -55,10 +54,21 @@ def test_message_that_could_not_name_its_attempt_is_not_left(message: Path, monk
 
 
 def test_nothing_heavy_is_imported_before_the_handshake() -> None:
-    script = "import sys, provisioner_job.__main__; print(*sys.modules, sep='\\n')"
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    heavy = {"lightkube", "httpx2", "http.client", "email", "structlog", "orjson"}
+    root = Path(program.__file__).parents[1]
+    script = (
+        f"import sys; sys.path.append({str(root)!r}); import provisioner_job.__main__; print(*sys.modules, sep='\\n')"
+    )
+    told = subprocess.run(
+        # As the image's command runs it.
+        [sys.executable, "-BIS", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    heavy = {"asyncio", "asyncpg", "dataclasses", "email", "http.client", "httpx2", "lightkube", "logging", "ssl"}
     assert heavy.isdisjoint(told.stdout.split())
+    assert "provisioner_job.wire" in told.stdout.split()
 
 
 def test_sigterm_ends_the_waiting_for_a_database_in_order(tmp_path: Path) -> None:
@@ -81,3 +91,48 @@ def test_sigterm_ends_the_waiting_for_a_database_in_order(tmp_path: Path) -> Non
         told = process.stdout.read()
         assert process.wait(timeout=60) == ExitCode.RETRYABLE
     assert "ERROR: The provisioner was told to stop (cause SIGTERM)" in told
+
+
+COMPLETE: dict[str, str] = {
+    **{name.value: "1" for name in Env},
+    Env.STORE_ID: OPERATION,
+    Env.OPERATION_ID: OPERATION,
+    Env.DB_PASSWORD: "sesame-open",
+    Env.ATTEMPT_TOKEN: "sesame-token",
+}
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+def test_optional_variables_may_be_missing() -> None:
+    given = JobInput.from_environment(COMPLETE)
+    assert (given.trace_id, given.pod_namespace, given.database.ssl_mode) == ("", "", PREFER)
+
+
+def test_secrets_are_not_shown() -> None:
+    assert "sesame" not in repr(JobInput.from_environment(COMPLETE))
+
+
+def test_unknown_encryption_is_refused(message: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(OptionalEnv.DB_SSL_MODE, "maybe")
+    assert _exit_code() == ExitCode.PERMANENT
+    left = parse_result(message.read_text())
+    assert left is not None
+    assert left.problem is not None
+    assert "it may be disable, prefer, require, verify-full" in left.problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "trace_id"),
+    [
+        (f"00-{TRACE}-00f067aa0ba902b7-01", TRACE),
+        (f"01-{TRACE}-00f067aa0ba902b7-01-more", TRACE),
+        (f"00-{TRACE}-00f067aa0ba902b7-01-more", ""),
+        (f"ff-{TRACE}-00f067aa0ba902b7-01", ""),
+        (f"00-{'0' * 32}-00f067aa0ba902b7-01", ""),
+        (f"00-{TRACE.upper()}-00f067aa0ba902b7-01", ""),
+        (f"00-{TRACE}-00f067aa0ba902b7", ""),
+        ("", ""),
+    ],
+)
+def test_trace_id_is_taken_from_a_sound_traceparent(traceparent: str, trace_id: str) -> None:
+    assert trace_id_in(traceparent) == trace_id

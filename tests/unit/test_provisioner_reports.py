@@ -1,17 +1,16 @@
 from __future__ import annotations
 
-import asyncpg
 import pytest
 
 from provisioner_job.errors import PhaseError, RetryableError
-from provisioner_job.reports import refusal
+from provisioner_job.session import refusal
+from provisioner_job.wire import ServerError, WireError
 
 pytestmark = pytest.mark.unit
 
 
-def _error(state: str) -> Exception:
-    made: Exception = asyncpg.PostgresError.new({"S": "FATAL", "V": "FATAL", "C": state, "M": "what it says"})
-    return made
+def _error(state: str) -> ServerError:
+    return ServerError(state, f"what it says {state}")
 
 
 @pytest.mark.parametrize(
@@ -20,7 +19,7 @@ def _error(state: str) -> Exception:
         # A connection lost, a serialization failure, too many connections, a lock not had in time, a call that was
         # cancelled, a shutdown, a start, a standby.
         *(_error(state) for state in ("08006", "40001", "53300", "55P03", "57014", "57P01", "57P03", "25006")),
-        asyncpg.InterfaceError("connection is closed"),
+        ConnectionResetError("the database closed the connection"),
         ConnectionRefusedError(),
         TimeoutError(),
     ],
@@ -43,3 +42,9 @@ def test_any_other_refusal_is_final(state: str) -> None:
     told = refusal(_error(state))
     assert isinstance(told, PhaseError)
     assert state in told.detail
+
+
+def test_server_that_cannot_be_trusted_is_for_the_next_pod() -> None:
+    told = refusal(WireError("it may be another server"))
+    assert isinstance(told, RetryableError)
+    assert told.code == "DATABASE_NOT_TRUSTED"
