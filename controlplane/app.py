@@ -17,6 +17,8 @@ from controlplane.api.routes import ROUTES
 from controlplane.background import Background
 from controlplane.config import Settings
 from controlplane.db.attempts import AttemptRows
+from controlplane.db.claims import ClaimRows
+from controlplane.db.notifications import Notifier
 from controlplane.db.pool import Database
 from controlplane.db.stores import StoreRows
 from controlplane.dispatcher import Dispatcher
@@ -24,6 +26,10 @@ from controlplane.domain.errors import ConfigurationError
 from controlplane.kube.client import KubeClient
 from controlplane.kube.jobs import JobGateway
 from controlplane.reconciler import Reconciler
+from controlplane.reconciler.conclude import Conclusions
+from controlplane.reconciler.harvest import Harvester
+from controlplane.reconciler.observer import Observer
+from controlplane.reconciler.sweep import Sweep
 from controlplane.services.health import Health
 from controlplane.services.operations import Operations
 from controlplane.services.stores import Stores
@@ -43,24 +49,44 @@ class Parts:
     """The running parts of one process."""
 
     def __init__(self, settings: Settings, database: Database, kube: KubeClient) -> None:
+        self.claims = ClaimRows(database, settings.cluster_id)
         self.attempts = AttemptRows(database)
         self.stores = StoreRows(database)
         self.jobs = JobGateway(kube, settings.jobs_namespace)
         name = f"{socket.gethostname()}-{os.getpid()}"
-        self.dispatcher = Dispatcher(self.attempts, self.jobs, settings, name=name)
-        self.reconciler = Reconciler(self.attempts, self.jobs, settings)
-        self.background = Background(
-            self.dispatcher,
-            self.reconciler,
-            dispatch_interval_seconds=settings.dispatch_interval_seconds,
-            reconcile_interval_seconds=settings.reconcile_interval_seconds,
+        self.dispatcher = Dispatcher(self.claims, self.jobs, settings, name=name)
+        self.observer = Observer(kube, self.jobs, settings.jobs_namespace)
+        self.harvester = Harvester(self.attempts, self.jobs, settings)
+        self.reconciler = Reconciler(
+            self.attempts,
+            self.jobs,
+            self.observer,
+            claims=self.claims,
+            conclusions=Conclusions(self.attempts, queue_limit_seconds=settings.queue_limit_seconds),
+            harvester=self.harvester,
         )
+        self.sweep = Sweep(self.attempts, self.jobs, self.observer, settings)
+        self.background = Background(
+            settings,
+            dispatcher=self.dispatcher,
+            reconciler=self.reconciler,
+            observer=self.observer,
+            harvester=self.harvester,
+            sweep=self.sweep,
+        )
+        notifier = Notifier(database)
+
+        def wake() -> None:
+            # This process at once, the others by a hint.
+            self.background.wake()
+            notifier.notify()
+
         self.services = Services(
             users=Users(self.stores),
             stores=Stores(self.stores, settings),
             operations=Operations(self.stores, self.jobs),
             health=Health(self.stores),
-            wake_dispatcher=self.background.wake,
+            wake_dispatcher=wake,
         )
 
 

@@ -51,7 +51,11 @@ class Settings(DatabaseSettings):
     job_ttl_seconds: int = Field(default=86_400, ge=300)
     """Backstop: long enough for an engineer to read a Job the control plane never harvested."""
     harvested_ttl_seconds: int = Field(default=300, ge=0)
-    """After the log is stored: minutes for `kubectl logs`."""
+    """Of a success, after its log is stored: minutes for `kubectl logs`."""
+    failed_ttl_seconds: int = Field(default=86_400, ge=0)
+    """Of a failure, after its log is stored: the engineer who is paged types `kubectl logs` first."""
+    failed_jobs_kept: int = Field(default=100, ge=0, le=10_000)
+    """Failed Jobs beyond this many go at once, the oldest first."""
 
     provisioner_image: str = Field(min_length=1)
     provisioner_db_host: str = Field(min_length=1)
@@ -60,6 +64,7 @@ class Settings(DatabaseSettings):
     provisioner_db_name: str = "storeplane"
     provisioner_db_user: str = "storeplane_provisioner"
     provisioner_db_secret: str = "storeplane-provisioner-db"  # noqa: S105 -- the Secret's name
+    provisioner_db_sslmode: Literal["disable", "prefer", "require", "verify-full"] = "prefer"
     provisioner_log: Literal["text", "json"] = "text"
 
     medusa_image: str = Field(min_length=1)
@@ -75,9 +80,27 @@ class Settings(DatabaseSettings):
     store_url_port: int | None = Field(default=8081, ge=1, le=65535)
     """None for the scheme's own port."""
 
-    dispatch_interval_seconds: float = Field(default=0.5, gt=0, le=60)
-    """Pause between polls that found nothing to claim."""
-    reconcile_interval_seconds: float = Field(default=1.0, gt=0, le=60)
+    create_rate_per_minute: int = Field(default=10, ge=1, le=1_000_000)
+    """Stores one user may order in a minute, whatever replica is asked."""
+    observer_namespace: str = "storeplane"
+    observer_service_account: str = "storeplane"
+    """Who may look into a store's namespace: the control plane's own service account."""
+
+    cluster_id: str = "default"
+    """The cluster, a row of `clusters`, whose operations this process dispatches and follows."""
+    dispatch_interval_seconds: float = Field(default=1.0, gt=0, le=60)
+    """Pause between polls that found nothing to claim; news from Postgres cuts it short."""
+    dispatch_concurrency: int = Field(default=16, ge=1, le=64)
+    """Jobs created at once by one process."""
+    reconcile_interval_seconds: float = Field(default=5.0, gt=0, le=60)
+    """Pause between passes over all attempts; news from the cluster is followed at once."""
+
+    queue_limit_seconds: int = Field(default=86_400, ge=60)
+    """An operation that was never dispatched by then fails, unless the cluster was away."""
+    failed_store_retention_seconds: int = Field(default=86_400, ge=60)
+    """A failed creation's objects are kept that long for diagnosis and retry; then they are cleaned up."""
+    event_retention_months: int = Field(default=13, ge=1, le=120)
+    log_retention_months: int = Field(default=3, ge=1, le=120)
 
     def engine_images(self, engine: str) -> dict[str, str]:
         """Return the image references that an operation of this engine freezes."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 import orjson
 import structlog
 
-__all__ = ["bound", "configure_logging", "get_logger", "redact"]
+__all__ = ["bound", "configure_logging", "get_logger", "redact", "redacted"]
 
 _SECRET_FIELD: Final = re.compile(r"password|secret|token|authorization|credential", re.IGNORECASE)
 _URL_PASSWORD: Final = re.compile(r"(://[^:/@\s]{0,256}):[^@\s]{1,512}@")
@@ -28,8 +28,15 @@ def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mu
         if _SECRET_FIELD.search(key):
             event[key] = "[redacted]"
         elif isinstance(value, str):
-            event[key] = _BEARER.sub(r"\1[redacted]", _URL_PASSWORD.sub(r"\1:[redacted]@", value))
+            event[key] = redacted(value)
     return event
+
+
+def redacted(text: str) -> str:
+    """Return a text without passwords in URLs and without bearer tokens; NULs, which Postgres refuses, replaced."""
+    return _BEARER.sub(r"\1[redacted]", _URL_PASSWORD.sub(r"\1:[redacted]@", text)).replace(
+        "\x00", "\N{REPLACEMENT CHARACTER}"
+    )
 
 
 def _serialise(event: MutableMapping[str, Any], **_options: object) -> str:

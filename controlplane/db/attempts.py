@@ -1,147 +1,80 @@
-"""Rows of attempts: claim, dispatch, end, harvest. Every write is guarded; none or stale means somebody else acted."""
+"""The reconciler's rows: attempts that are not settled, their ends, what follows, and what is swept.
 
-from collections.abc import Callable
+Every write is guarded: none or stale means that somebody else acted first.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from controlplane.db.pool import Database
-from controlplane.domain.attempt import AttemptFacts, ClaimedAttempt
-from controlplane.domain.decision import EndAttempt
+from controlplane.domain.attempt import AttemptFacts, AttemptOutcome
 from controlplane.domain.errors import StaleLeaseError
-from controlplane.domain.transitions import AttemptState
+from controlplane.domain.step import EndAttempt
+from controlplane.domain.transitions import AttemptState, OperationState
 
-__all__ = ["AttemptRows", "EndedAttempt", "RenderedJob"]
-
-
-@dataclass(frozen=True, slots=True)
-class RenderedJob:
-    """What the claim stores of a rendering."""
-
-    manifest: str
-    sha256: str
-    token_hash: bytes
-    token_key_id: str
+__all__ = ["AttemptRows", "KnownAttempt", "Overdue", "ToConclude"]
 
 
 @dataclass(frozen=True, slots=True)
-class EndedAttempt:
-    """A running operation whose newest attempt ended without success."""
+class ToConclude:
+    """An active operation without an open attempt: something has to follow."""
 
     operation_id: UUID
+    kind: str
     number: int
-    outcome: str
+    """Of its newest attempt; 0 when it has none."""
+    is_cancelled: bool
+    memory_mib: int
+    seconds_left: float | None
+    """Until its deadline; None before the first dispatch."""
     problem: dict[str, Any] | None
+    """Of the newest attempt."""
+    outcomes: Sequence[AttemptOutcome]
+    """Of every attempt, the newest last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """An operation that is out of time."""
+
+    operation_id: UUID
+    kind: str
+    state: OperationState
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAttempt:
+    """What Postgres knows of a Job's name."""
+
+    job_uid: str | None
+    state: AttemptState
+    is_harvested: bool
 
 
 class AttemptRows:
-    """What dispatcher and reconciler read and write; each method is one transaction of its own."""
+    """What the reconciler reads and writes; each method is one transaction of its own."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def claim(
-        self, holder: str, lease_seconds: int, render: Callable[[ClaimedAttempt], RenderedJob | None]
-    ) -> ClaimedAttempt | None:
-        """Claim the next operation; render its Job unless an earlier claim did; None when nothing is due.
+    async def list_unsettled(
+        self, page: int, *, operations: Sequence[UUID] | None = None
+    ) -> tuple[datetime | None, list[AttemptFacts]]:
+        """Return the database's clock (None without rows) and the attempts that are open, unharvested or alive.
 
-        `render` is called inside the transaction, so it must be quick and touch nothing outside. When it returns
-        None, the claim holds and has no manifest: the caller fails the operation.
-        """
-        async with self._database.transaction() as session:
-            row = await session.fetch_one("claim_operation", holder, lease_seconds)
-            if row is None:
-                return None
-            claimed = ClaimedAttempt(**dict(row))
-            if claimed.manifest is not None:
-                return claimed
-            job = render(claimed)
-            if job is None:
-                return claimed
-            stored = await session.fetch_one(
-                "store_manifest",
-                claimed.operation_id,
-                claimed.number,
-                claimed.fence,
-                job.manifest,
-                job.sha256,
-                job.token_hash,
-                job.token_key_id,
-            )
-            if stored is None:
-                message = "store manifest"
-                raise StaleLeaseError(message)
-        return ClaimedAttempt(**(dict(row) | {"manifest": job.manifest}))
-
-    async def change_token(self, claimed: ClaimedAttempt, token_hash: bytes, token_key_id: str) -> None:
-        """Expect another token from the attempt's pod; `StaleLeaseError` when the claim was lost or it has a Job."""
-        row = await self._database.fetch_one(
-            "change_token", claimed.operation_id, claimed.number, claimed.fence, token_hash, token_key_id
-        )
-        if row is None:
-            message = "change token"
-            raise StaleLeaseError(message)
-
-    async def record_job(self, operation_id: UUID, number: int, job_uid: str) -> None:
-        """Record the created or adopted Job; already recorded, by us or by the pod's handshake, is fine.
-
-        Raises
-        ------
-        StaleLeaseError
-            The attempt has another Job or is over.
-        """
-        if await self._database.fetch_one("record_job", operation_id, number, job_uid) is not None:
-            return
-        row = await self._database.fetch_one("recorded_job", operation_id, number)
-        if row is None or row["job_uid"] != job_uid:
-            message = "record Job"
-            raise StaleLeaseError(message)
-
-    async def postpone(self, claimed: ClaimedAttempt, reason: str, seconds: float) -> None:
-        """Give the claim back with a reason; `StaleLeaseError` when it was lost meanwhile."""
-        if (
-            await self._database.fetch_one("postpone_dispatch", claimed.operation_id, claimed.fence, reason, seconds)
-            is None
-        ):
-            message = "postpone dispatch"
-            raise StaleLeaseError(message)
-
-    async def fail_unrenderable(self, claimed: ClaimedAttempt, problem: dict[str, Any]) -> None:
-        """Fail an operation whose Job can never be created; `StaleLeaseError` when the claim was lost."""
-        row = await self._database.fetch_one("fail_unrenderable", claimed.operation_id, claimed.fence, problem)
-        if row is None:
-            message = "fail operation"
-            raise StaleLeaseError(message)
-
-    async def list_to_reconcile(self, page: int) -> tuple[datetime | None, list[AttemptFacts]]:
-        """Return the database's clock (None without rows) and the attempts that are open or not harvested.
-
-        All of them, oldest first, read in pages of `page` rows: a limit would let the oldest hide the others.
+        All of them, or those of the named operations, oldest first, read in pages of `page` rows: a limit would let
+        the oldest hide the others.
         """
         rows: list[Any] = []
         while True:
             after = (rows[-1]["created_at"], rows[-1]["operation_id"], rows[-1]["number"]) if rows else (None,) * 3
-            found = await self._database.fetch("list_attempts_to_reconcile", *after, page)
+            found = await self._database.fetch("list_unsettled_attempts", *after, page, operations)
             rows += found
             if len(found) < page:
-                break
-        facts = [
-            AttemptFacts(
-                operation_id=row["operation_id"],
-                number=row["number"],
-                state=AttemptState(row["state"]),
-                job_name=row["job_name"],
-                job_uid=row["job_uid"],
-                pod_uid=row["pod_uid"],
-                lease_until=row["lease_until"],
-                finished_at=row["finished_at"],
-                end_seen_at=row["end_seen_at"],
-                waiting_reason=row["waiting_reason"],
-            )
-            for row in rows
-        ]
-        return (rows[0]["now"] if rows else None), facts
+                return (rows[0]["now"] if rows else None), [_facts(row) for row in rows]
 
     async def note_end(self, attempt: AttemptFacts) -> None:
         """Write down that its container or Job was seen ended; the first to say so sets the moment."""
@@ -151,6 +84,14 @@ class AttemptRows:
         """Write down why the pod does not start; nothing happens when it has begun meanwhile."""
         await self._database.fetch_one("note_waiting", attempt.operation_id, attempt.number, reason)
 
+    async def note_late_job(self, attempt: AttemptFacts, job_uid: str) -> None:
+        """Write down the Job of an attempt that had ended before its Job was recorded."""
+        await self._database.fetch_one("note_late_job", attempt.operation_id, attempt.number, job_uid)
+
+    async def note_pods_ended(self, attempt: AttemptFacts) -> None:
+        """Write down that no pod of the attempt can do anything any more."""
+        await self._database.fetch_one("note_pods_ended", attempt.operation_id, attempt.number)
+
     async def end(self, attempt: AttemptFacts, end: EndAttempt) -> None:
         """End an attempt by what was observed; `StaleLeaseError` when its own report came first."""
         row = await self._database.fetch_one(
@@ -159,30 +100,123 @@ class AttemptRows:
             attempt.number,
             attempt.state.value,
             end.state.value,
-            end.outcome,
+            end.outcome.value,
             end.exit_code,
             end.result,
             end.problem,
         )
-        if row is None:
+        if row is None or not row["is_ended"]:
             message = "end attempt"
             raise StaleLeaseError(message)
 
-    async def list_to_conclude(self, limit: int) -> list[EndedAttempt]:
-        """Return running operations whose newest attempt ended without success."""
-        rows = await self._database.fetch("list_operations_to_conclude", limit)
-        return [EndedAttempt(row["operation_id"], row["attempt"], row["outcome"], row["problem"]) for row in rows]
+    async def list_to_conclude(self, limit: int, *, operations: Sequence[UUID] | None = None) -> list[ToConclude]:
+        """Return active operations, or of the named ones, whose newest attempt ended and which wait for nothing."""
+        return [
+            ToConclude(
+                operation_id=row["operation_id"],
+                kind=row["kind"],
+                number=row["attempt"],
+                is_cancelled=row["is_cancelled"],
+                memory_mib=row["memory_mib"],
+                seconds_left=row["seconds_left"],
+                problem=row["problem"],
+                outcomes=[AttemptOutcome(each) for each in row["outcomes"]],
+            )
+            for row in await self._database.fetch("list_operations_to_conclude", limit, operations)
+        ]
 
-    async def fail_operation(self, ended: EndedAttempt, error: dict[str, Any]) -> bool:
+    async def fail_operation(self, ended: ToConclude, error: dict[str, Any]) -> bool:
         """Fail the operation; False when somebody else concluded it first."""
-        row = await self._database.fetch_one("fail_operation", ended.operation_id, ended.number, error)
+        return await self._database.fetch_one("fail_operation", ended.operation_id, ended.number, error) is not None
+
+    async def retry_operation(self, ended: ToConclude, seconds: float, reason: str, memory_mib: int) -> bool:
+        """Schedule the next attempt; False when somebody else concluded it first."""
+        row = await self._database.fetch_one(
+            "retry_operation", ended.operation_id, ended.number, seconds, reason, memory_mib
+        )
         return row is not None
 
-    async def expire(self, error: dict[str, Any], *, now: datetime | None = None) -> list[UUID]:
-        """Fail every operation past its deadline and return their ids; `now` None for the database's clock."""
-        return [row["id"] for row in await self._database.fetch("expire_operations", error, now)]
+    async def finish_cancel(self, operation_id: UUID, cleanup_id: UUID) -> bool:
+        """End a cancelled operation without open attempt, with its clean-up; False when there was nothing to end."""
+        return await self._database.fetch_one("finish_cancel", operation_id, cleanup_id) is not None
 
-    async def harvest(self, attempt: AttemptFacts, exit_code: int | None, log: str | None) -> bool:
-        """Keep the log (None when there is none) once; False when another process was first."""
-        row = await self._database.fetch_one("harvest_attempt", attempt.operation_id, attempt.number, exit_code, log)
+    async def list_overdue(self, queue_seconds: float, limit: int, *, now: datetime | None = None) -> list[Overdue]:
+        """Return operations past their deadline or their time in the queue; `now` None for the database's clock."""
+        rows = await self._database.fetch("list_overdue", queue_seconds, now, limit)
+        return [Overdue(row["id"], row["kind"], OperationState(row["state"])) for row in rows]
+
+    async def expire(self, overdue: Overdue, error: dict[str, Any], cleanup_id: UUID) -> bool:
+        """Fail an operation that is out of time; False when it ended meanwhile."""
+        row = await self._database.fetch_one(
+            "expire_operation", overdue.operation_id, overdue.state.value, error, cleanup_id
+        )
         return row is not None
+
+    async def begin_harvest(self, attempt: AttemptFacts, seconds: float) -> bool:
+        """Take the harvest for `seconds`; False when another process has it or it is done."""
+        row = await self._database.fetch_one("begin_harvest", attempt.operation_id, attempt.number, seconds)
+        return row is not None
+
+    async def harvest(
+        self,
+        attempt: AttemptFacts,
+        *,
+        exit_code: int | None,
+        log: str | None,
+        diagnosis: dict[str, Any] | None,
+        have_pods_ended: bool,
+    ) -> bool:
+        """Keep the log (None when there is none) and the diagnosis once; False when another process was first."""
+        row = await self._database.fetch_one(
+            "harvest_attempt", attempt.operation_id, attempt.number, exit_code, log, diagnosis, have_pods_ended
+        )
+        return row is not None
+
+    async def known(self, job_names: Sequence[str]) -> dict[str, KnownAttempt]:
+        """Return what is known of these Jobs' names; a name without an attempt is absent."""
+        rows = await self._database.fetch("known_attempts", job_names)
+        return {
+            row["job_name"]: KnownAttempt(row["job_uid"], AttemptState(row["state"]), row["is_harvested"])
+            for row in rows
+        }
+
+    async def audit(self, action: str, details: dict[str, Any]) -> None:
+        """Keep an audit row of something the system did by itself."""
+        await self._database.fetch("audit", action, details)
+
+    async def submit_overdue_cleanups(self, retention_seconds: float, ids: Sequence[UUID]) -> int:
+        """Order the clean-up of stores that failed longer ago than `retention_seconds`; return how many."""
+        return len(await self._database.fetch("submit_overdue_cleanups", retention_seconds, ids))
+
+    async def keep_partitions(self, event_months: int, log_months: int) -> None:
+        """Make the coming months' partitions and drop those kept long enough."""
+        await self._database.fetch_one("keep_partitions", event_months, log_months)
+
+    async def forget_idempotency_keys(self, seconds: float) -> None:
+        """Forget idempotency keys that are older than `seconds`."""
+        await self._database.fetch("forget_idempotency_keys", seconds)
+
+
+def _facts(row: Any) -> AttemptFacts:
+    return AttemptFacts(
+        operation_id=row["operation_id"],
+        number=row["number"],
+        kind=row["kind"],
+        state=AttemptState(row["state"]),
+        operation_state=OperationState(row["operation_state"]),
+        is_newest=row["is_newest"],
+        namespace=row["namespace"],
+        job_name=row["job_name"],
+        job_uid=row["job_uid"],
+        pod_uid=row["pod_uid"],
+        outcome=None if row["outcome"] is None else AttemptOutcome(row["outcome"]),
+        created_at=row["created_at"],
+        dispatched_at=row["dispatched_at"],
+        lease_until=row["lease_until"],
+        finished_at=row["finished_at"],
+        end_seen_at=row["end_seen_at"],
+        harvested_at=row["harvested_at"],
+        pods_ended_at=row["pods_ended_at"],
+        cancel_requested_at=row["cancel_requested_at"],
+        waiting_reason=row["waiting_reason"],
+    )

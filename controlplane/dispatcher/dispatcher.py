@@ -1,10 +1,10 @@
-"""The dispatcher: claim an operation, create its Job, record the Job's uid.
+"""The dispatcher: claim operations, create their Jobs, record the Jobs' uids.
 
 Three steps, each safe to die after: (1) the claim commits attempt and rendered Job; (2) the Job is posted under a
 name made of the attempt; (3) its uid is recorded. After a death between them the lease runs out, another claim takes
 over the same attempt, its POST meets the same Job and adopts it. The cluster is never called inside a transaction.
 
-A cluster that refuses one Job now would refuse the next as well: the dispatcher then leaves it alone for a while.
+A cluster that refuses one Job now would refuse the next as well: its circuit is opened, for every replica.
 """
 
 import asyncio
@@ -12,10 +12,10 @@ import time
 from typing import Any, Final
 
 from controlplane.config import Settings
-from controlplane.db.attempts import AttemptRows, RenderedJob
+from controlplane.db.claims import ClaimRows, RenderedJob
 from controlplane.dispatcher.pause import WAIT_SECONDS, Pause, no_answer, pause_for
 from controlplane.domain.attempt import ClaimedAttempt, attempt_token, token_hash, token_key_id
-from controlplane.domain.errors import JobConflictError, StaleLeaseError
+from controlplane.domain.errors import DatabaseUnavailableError, JobConflictError, StaleLeaseError
 from controlplane.domain.observation import JobView
 from controlplane.kube.errors import KubeError, KubeInvalidError
 from controlplane.kube.job_manifest import ManifestError, render_job, sha256_of, with_token
@@ -25,41 +25,75 @@ from controlplane.telemetry import bound, get_logger
 __all__ = ["Dispatcher"]
 
 _LEASE_SECONDS: Final = 30
-"""Above the longest create, so that nobody takes over a living dispatcher's claim."""
+_TRUST_SECONDS: Final = 25.0
+"""How long after it asked for a claim a process believes in it, on its own clock: the lease minus a margin. A process
+that was stopped for longer must not post any more, since another may have taken over."""
 _CREATE_SECONDS: Final = 20.0
 """For one create with all its calls: post, adoption, credentials read again and a repeated call."""
+_BATCH: Final = 10
+"""Claims in one transaction: a tenth of the commits, and still a quick answer to the first."""
+_SHORTEST_PAUSE_SECONDS: Final = 0.02
 
 _log = get_logger(__name__)
 
 
 class Dispatcher:
-    """Creates Jobs; any number of them may run."""
+    """Creates Jobs; any number of them may run, in any number of processes."""
 
-    def __init__(self, rows: AttemptRows, jobs: JobGateway, settings: Settings, *, name: str) -> None:
+    def __init__(self, rows: ClaimRows, jobs: JobGateway, settings: Settings, *, name: str) -> None:
         self._rows = rows
         self._jobs = jobs
         self._settings = settings
         self._name = name
         self._key = settings.token_key.get_secret_value().encode()
-        self._paused_until = time.monotonic()
+        self._creating: set[asyncio.Task[None]] = set()
 
-    async def run_once(self) -> bool:
-        """Dispatch one operation; False when none was due or the cluster is left alone for now.
+    async def run_once(self) -> float | None:
+        """Claim once and begin to create what was claimed.
+
+        Returns seconds after which another claim may find something: 0 at once, None when nothing is due.
 
         Raises
         ------
         DatabaseUnavailableError
             Postgres went away; whatever was begun is taken over after its lease.
         """
-        if time.monotonic() < self._paused_until:
-            return False
-        claimed = await self._rows.claim(self._name, _LEASE_SECONDS, self._render)
-        if claimed is None:
-            return False
+        free = self._settings.dispatch_concurrency - len(self._creating)
+        if free <= 0:
+            await asyncio.wait(self._creating, return_when=asyncio.FIRST_COMPLETED)
+            return 0.0
+        asked_at = time.monotonic()
+        claim = await self._rows.claim(self._name, _LEASE_SECONDS, min(free, _BATCH), self._render)
+        for claimed in claim.attempts:
+            task = asyncio.create_task(self._dispatch(claimed, asked_at, is_probe=claim.is_probe))
+            self._creating.add(task)
+            task.add_done_callback(self._creating.discard)
+        if claim.attempts:
+            return 0.0
+        return max(claim.seconds_to_token, _SHORTEST_PAUSE_SECONDS) if claim.seconds_to_token else None
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for the creates that are under way; what is left then is cancelled and taken over after its lease."""
+        if not self._creating:
+            return
+        _, left = await asyncio.wait(set(self._creating), timeout=seconds)
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=1.0)
+
+    async def _dispatch(self, claimed: ClaimedAttempt, asked_at: float, *, is_probe: bool) -> None:
         with bound(operation_id=claimed.operation_id, attempt=claimed.number, store_id=claimed.store_id):
             _log.info("operation claimed", job_name=claimed.job_name, fence=claimed.fence)
-            await self._create(claimed)
-        return True
+            try:
+                await self._create(claimed, asked_at, is_probe=is_probe)
+            except StaleLeaseError as error:
+                _log.info("claim lost", step=str(error))
+            except DatabaseUnavailableError as error:
+                # The next claim takes it over after the lease.
+                _log.warning("create not recorded", error=str(error))
+            except Exception:  # noqa: BLE001 -- the top of a task nobody awaits; the lease lets another one try
+                _log.exception("create failed unexpectedly")
 
     def _render(self, claimed: ClaimedAttempt) -> RenderedJob | None:
         try:
@@ -78,67 +112,54 @@ class Dispatcher:
     def _token(self, claimed: ClaimedAttempt) -> str:
         return attempt_token(self._key, claimed.operation_id, claimed.number)
 
-    async def _create(self, claimed: ClaimedAttempt) -> None:
+    async def _create(self, claimed: ClaimedAttempt, asked_at: float, *, is_probe: bool) -> None:
         if claimed.manifest is None:
             detail = "the template and this operation's values do not make a Job; see the dispatcher's log"
-            await self._end(claimed, _problem("JOB_UNRENDERABLE", "The Job cannot be rendered", detail))
+            await self._fail(claimed, _problem("JOB_UNRENDERABLE", "The Job cannot be rendered", detail))
             return
+        left = asked_at + _TRUST_SECONDS - time.monotonic()
+        if left <= 0:
+            raise StaleLeaseError("the claim is too old to post")
         try:
-            async with asyncio.timeout(_CREATE_SECONDS):
+            async with asyncio.timeout(min(left, _CREATE_SECONDS)):
                 job = await self._post(claimed, with_token(claimed.manifest, self._token(claimed)))
         except KubeInvalidError as error:
-            await self._end(claimed, _problem("JOB_REFUSED", "The cluster refuses the Job", str(error)))
+            await self._fail(claimed, _problem("JOB_REFUSED", "The cluster refuses the Job", str(error)))
         except JobConflictError as error:
-            await self._end(claimed, _problem(error.code, "A foreign Job has the name", str(error)))
-        except StaleLeaseError:
-            _log.info("claim lost while creating")
+            await self._fail(claimed, _problem(error.code, "A foreign Job has the name", str(error)))
         except KubeError as error:
-            await self._pause(claimed, pause_for(error, self._settings.jobs_namespace), error)
+            await self._wait(claimed, pause_for(error, self._settings.jobs_namespace), error)
         except TimeoutError as error:
-            await self._pause(claimed, no_answer(), error)
+            await self._wait(claimed, no_answer(), error)
         else:
-            if job.is_terminating:
-                await self._wait(claimed, "an earlier Job of this attempt is being removed", WAIT_SECONDS, None)
-                return
-            await self._record(claimed, job.uid)
+            # A terminating or finished one too: whoever follows it sees its end.
+            await self._rows.record_job(claimed.operation_id, claimed.number, job.uid)
+            _log.info("job dispatched", job_name=claimed.job_name, job_uid=job.uid)
+            if is_probe and await self._rows.close_circuit():
+                _log.info("cluster takes Jobs again")
 
     async def _post(self, claimed: ClaimedAttempt, manifest: dict[str, Any]) -> JobView:
-        key_id = token_key_id(self._key)
-        if claimed.token_key_id not in (None, key_id):
+        key_id, expected = token_key_id(self._key), claimed.token_hash or token_hash(self._token(claimed))
+        if claimed.token_key_id != key_id:
             # The claim of before was made with another key. Its Job, if there is one, carries the token that the
             # database expects; without one, ours will.
-            existing = await self._jobs.find(manifest)
+            existing = await self._jobs.find(manifest, expected)
             if existing is not None:
                 return existing
-            await self._rows.change_token(claimed, token_hash(self._token(claimed)), key_id)
+            expected = token_hash(self._token(claimed))
+            await self._rows.change_token(claimed, expected, key_id)
             _log.warning("token of another key replaced", key_id=key_id)
-        return await self._jobs.create(manifest)
+        return await self._jobs.create(manifest, expected)
 
-    async def _pause(self, claimed: ClaimedAttempt, pause: Pause, error: Exception) -> None:
-        self._paused_until = time.monotonic() + pause.seconds
-        await self._wait(claimed, pause.reason, pause.seconds, error)
+    async def _wait(self, claimed: ClaimedAttempt, pause: Pause, error: Exception) -> None:
+        is_new = await self._rows.open_circuit(pause.reason, pause.seconds)
+        say = _log.error if is_new and pause.needs_person else _log.warning
+        say("cluster takes no Job", reason=pause.reason, error=str(error))
+        await self._rows.postpone(claimed, pause.reason, pause.seconds or WAIT_SECONDS)
 
-    async def _record(self, claimed: ClaimedAttempt, job_uid: str) -> None:
-        try:
-            await self._rows.record_job(claimed.operation_id, claimed.number, job_uid)
-        except StaleLeaseError as error:
-            _log.warning("job not recorded", job_name=claimed.job_name, job_uid=job_uid, error=str(error))
-        else:
-            _log.info("job dispatched", job_name=claimed.job_name, job_uid=job_uid)
-
-    async def _wait(self, claimed: ClaimedAttempt, reason: str, seconds: float, error: Exception | None) -> None:
-        _log.warning("dispatch postponed", reason=reason, seconds=seconds, error=str(error or ""))
-        try:
-            await self._rows.postpone(claimed, reason, seconds)
-        except StaleLeaseError:
-            _log.info("claim lost while waiting")
-
-    async def _end(self, claimed: ClaimedAttempt, problem: dict[str, Any]) -> None:
+    async def _fail(self, claimed: ClaimedAttempt, problem: dict[str, Any]) -> None:
         _log.error("operation failed before its Job", code=problem["code"], detail=problem["detail"])
-        try:
-            await self._rows.fail_unrenderable(claimed, problem)
-        except StaleLeaseError:
-            _log.info("claim lost while failing")
+        await self._rows.fail(claimed, problem)
 
 
 def _problem(code: str, title: str, detail: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from controlplane.kube.errors import (
 __all__ = ["WAIT_SECONDS", "Pause", "no_answer", "pause_for"]
 
 WAIT_SECONDS: Final = 5.0
-"""When the cluster gave no time of its own: soon enough for a person who has just repaired it."""
+"""When the cluster is well and only full or busy: soon enough for the next free place."""
 _LONGEST_SECONDS: Final = 60.0
 """A cluster may ask for any time; after this one it is asked again."""
 _RIGHT: Final = re.compile(r'cannot (\w+) resource "([^"]+)"')
@@ -30,7 +30,10 @@ class Pause:
     """A wait of the whole cluster, not of one operation alone."""
 
     reason: str
-    seconds: float = WAIT_SECONDS
+    seconds: float | None = None
+    """None for a time that grows with every failure."""
+    needs_person: bool = False
+    """Waiting alone will not mend it."""
 
 
 def no_answer() -> Pause:
@@ -44,20 +47,24 @@ def pause_for(error: KubeError, namespace: str) -> Pause:
         seconds = WAIT_SECONDS if error.retry_after_seconds is None else error.retry_after_seconds
         return Pause("the cluster is busy and asks to be tried again later", min(seconds, _LONGEST_SECONDS))
     if isinstance(error, KubeUnauthorizedError):
-        return Pause("the cluster does not accept our credentials; an operator renews them in the kubeconfig")
+        reason = "the cluster does not accept our credentials; an operator renews them in the kubeconfig"
+        return Pause(reason, needs_person=True)
     if isinstance(error, KubeNotFoundError):
-        return Pause(f"the cluster has no namespace {namespace}; an operator applies Storeplane's manifests")
+        reason = f"the cluster has no namespace {namespace}; an operator applies Storeplane's manifests"
+        return Pause(reason, needs_person=True)
     if isinstance(error, KubeForbiddenError):
-        return Pause(_refusal(str(error), namespace))
+        return _refusal(str(error), namespace)
     return no_answer()
 
 
-def _refusal(said: str, namespace: str) -> str:
+def _refusal(said: str, namespace: str) -> Pause:
     if "exceeded quota" in said:
-        return f"the quota of the namespace {namespace} is used up; it goes on when a Job ends or the quota is raised"
+        reason = f"the quota of the namespace {namespace} is used up; it goes on when a Job ends or the quota is raised"
+        return Pause(reason, WAIT_SECONDS)
     if "being terminated" in said:
-        return f"the namespace {namespace} is being deleted; an operator applies Storeplane's manifests again"
-    right = _RIGHT.search(said)
-    if right is not None:
-        return f"the cluster refuses us the right to {right[1]} {right[2]} in {namespace}; an operator grants it"
-    return f"the cluster refuses Jobs in {namespace}; an operator reads why in the dispatcher's log"
+        reason = f"the namespace {namespace} is being deleted; an operator applies Storeplane's manifests again"
+    elif (right := _RIGHT.search(said)) is not None:
+        reason = f"the cluster refuses us the right to {right[1]} {right[2]} in {namespace}; an operator grants it"
+    else:
+        reason = f"the cluster refuses Jobs in {namespace}; an operator reads why in the dispatcher's log"
+    return Pause(reason, needs_person=True)

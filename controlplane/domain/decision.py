@@ -1,29 +1,41 @@
-"""decide(): from what Postgres knows and what the cluster shows to what has to be done.
+"""decide(): from what Postgres knows and what the cluster shows to the one next step for an attempt.
 
-Pure; the reconciler observes before and applies after. The rules that matter most: absence of news is never a
-result, and a container that ended with 0 and said nothing has not succeeded.
+Pure; the reconciler observes before and applies after, then asks again. The rules that matter most: absence of news is
+never a result, a container that ended with 0 and said nothing has not succeeded, and nothing of a store goes on before
+no pod of it can do anything any more.
 """
 
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
-from controlplane.domain.attempt import AttemptFacts
+from controlplane.domain.attempt import AttemptFacts, AttemptOutcome
+from controlplane.domain.diagnosis import diagnose
 from controlplane.domain.observation import JobView, Observation, PodView
+from controlplane.domain.step import (
+    ConfirmAbsence,
+    Decision,
+    DeleteJob,
+    EndAttempt,
+    ForceDeletePod,
+    Harvest,
+    NoteEnd,
+    NoteLateJob,
+    NotePodsEnded,
+    NoteWaiting,
+    RecordJob,
+    Wait,
+)
 from controlplane.domain.transitions import AttemptState
 from provisioner_job.contract import ExitCode, JobResult, Outcome, parse_result
 
 __all__ = [
+    "CANCEL_PATIENCE",
     "HARVEST_PATIENCE",
+    "LATE_JOB_PATIENCE",
+    "LEASE_MARGIN",
+    "PENDING_LIMIT",
+    "POD_LEASE",
     "REPORT_GRACE",
-    "ConfirmAbsence",
-    "Decision",
-    "EndAttempt",
-    "Harvest",
-    "NoteEnd",
-    "NoteWaiting",
-    "RecordJob",
-    "Wait",
     "decide",
 ]
 
@@ -31,126 +43,173 @@ REPORT_GRACE: Final = timedelta(seconds=10)
 """How long after its end was seen a container's own report may still be on its way to Postgres."""
 HARVEST_PATIENCE: Final = timedelta(seconds=30)
 """How long a harvest waits for the container's end and for a log that can be read; then what is there must do."""
+CANCEL_PATIENCE: Final = timedelta(seconds=30)
+"""One heartbeat: a pod that has begun hears of a cancel and ends in order; then its Job is deleted."""
+PENDING_LIMIT: Final = timedelta(minutes=5)
+"""A pod that has not begun by then is given up; the next one may meet another node and a fresh pull."""
+POD_LEASE: Final = timedelta(seconds=180)
 LEASE_MARGIN: Final = timedelta(seconds=15)
 """Added to a pod's lease before anybody else concludes that it is gone."""
+LATE_JOB_PATIENCE: Final = timedelta(seconds=35)
+"""The dispatcher's lease and a margin: a create that was under way when its attempt ended is over by then."""
+_LOOK_AGAIN: Final = timedelta(seconds=5)
+_SHORTLY: Final = timedelta(seconds=1)
 
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Nothing to do now."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecordJob:
-    """The Job exists and its uid was never recorded: the dispatcher died in between."""
-
-    job_uid: str
-
-
-@dataclass(frozen=True, slots=True)
-class ConfirmAbsence:
-    """The list has no such Job: read it live, then decide again."""
-
-
-@dataclass(frozen=True, slots=True)
-class NoteEnd:
-    """Container or Job ended without a word: write down when that was seen, which begins the grace.
-
-    The kubelet's own time is not used: its clock may be an hour off, and then the grace would be over at once or
-    never.
-    """
-
-
-@dataclass(frozen=True, slots=True)
-class NoteWaiting:
-    """Tell the user why the pod does not start."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class EndAttempt:
-    """The attempt is over."""
-
-    state: AttemptState
-    outcome: str
-    """Class of the end: `succeeded`, `retryable`, `permanent`, `refused`, `lost`."""
-    exit_code: int | None = None
-    result: dict[str, Any] = field(default_factory=dict)
-    problem: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Harvest:
-    """Store the log tail, then let the Job go."""
-
-    pod_name: str | None
-    """None when there is no log to be had any more."""
-    is_last_try: bool
-    """A log that cannot be read now is unavailable for good; before that, the next pass tries again."""
-
-
-Decision = Wait | RecordJob | ConfirmAbsence | NoteEnd | NoteWaiting | EndAttempt | Harvest
+_STOPPED_FROM_OUTSIDE: Final = frozenset(
+    {AttemptOutcome.TIMEOUT, AttemptOutcome.CANCELLED, AttemptOutcome.RETRIED, AttemptOutcome.NOT_STARTED}
+)
+"""Ends that the pod did not bring about itself: it is told to stop rather than waited for."""
 
 
 def decide(attempt: AttemptFacts, seen: Observation, now: datetime) -> Decision:
     """Return the one next step for this attempt.
 
-    `now` is the database's clock, and so is every moment it is compared with. An attempt that ended is harvested; one
-    whose dispatcher has not finished is left to the dispatcher; a living one ends only through its own word or a
-    terminal fact of the cluster.
+    `now` is the database's clock, and so is every moment it is compared with. An attempt that ended is harvested and
+    its pods are seen out; one whose dispatcher has not finished is left to the dispatcher; a living one ends only
+    through its own word, a terminal fact of the cluster, or a cancel.
     """
-    if attempt.state in (AttemptState.SUCCEEDED, AttemptState.FAILED, AttemptState.LOST, AttemptState.CANCELLED):
-        return _after_end(attempt, seen, now)
+    if attempt.finished_at is not None:
+        return _after_end(attempt, seen, now, attempt.finished_at)
     if attempt.state is AttemptState.CREATED:
-        # Without a Job the dispatcher's lease decides; posting again is its business, not ours.
-        if seen.job is not None and _is_ours(attempt, seen.job):
-            return RecordJob(seen.job.uid)
-        return Wait()
+        return _before_job(attempt, seen, now)
+    word = _own_word(attempt, seen.pod)
+    if word is not None and seen.pod is not None:
+        return _end_from_word(word, seen.pod.exit_code)
+    if attempt.cancel_requested_at is not None:
+        return _cancelling(attempt, seen, now, attempt.cancel_requested_at)
     return _while_alive(attempt, seen, now)
 
 
+def _before_job(attempt: AttemptFacts, seen: Observation, now: datetime) -> Decision:
+    """Leave it to the dispatcher, unless the Job is there or nobody wants it any more."""
+    if seen.job is not None and _is_ours(attempt, seen.job):
+        return RecordJob(seen.job.uid)
+    if attempt.cancel_requested_at is None:
+        # Without a Job the dispatcher's lease decides; posting again is its business, not ours.
+        return Wait()
+    if attempt.lease_until is not None and now < attempt.lease_until:
+        # A create may be under way.
+        return Wait(attempt.lease_until - now)
+    return _cancelled() if seen.absence_confirmed else ConfirmAbsence()
+
+
 def _is_ours(attempt: AttemptFacts, job: JobView) -> bool:
-    return job.operation_id == attempt.operation_id and job.attempt == attempt.number and not job.is_terminating
+    return job.operation_id == attempt.operation_id and job.attempt == attempt.number
+
+
+def _cancelling(attempt: AttemptFacts, seen: Observation, now: datetime, asked_at: datetime) -> Decision:
+    if seen.living:
+        patience = CANCEL_PATIENCE - (now - asked_at)
+        if attempt.pod_uid is not None and patience > timedelta():
+            return Wait(patience)
+        return _remove(attempt, seen, now, "the operation is being cancelled")
+    if seen.job is not None and seen.job.end is None and not seen.job.is_terminating and seen.pod is None:
+        # Its pod may be created at any moment.
+        return DeleteJob(seen.job.uid, "the operation is being cancelled")
+    if _may_still_live(attempt, seen, now):
+        return Wait(_LOOK_AGAIN)
+    if seen.pod is not None or seen.absence_confirmed:
+        return _cancelled(None if seen.pod is None else seen.pod.exit_code)
+    return ConfirmAbsence()
+
+
+def _cancelled(exit_code: int | None = None) -> EndAttempt:
+    return EndAttempt(AttemptState.CANCELLED, AttemptOutcome.CANCELLED, exit_code)
+
+
+def _remove(attempt: AttemptFacts, seen: Observation, now: datetime, why: str) -> Decision:
+    """Have living pods removed: their Job first, a pod by force only after its lease."""
+    if seen.job is not None and not seen.job.is_terminating:
+        return DeleteJob(seen.job.uid, why)
+    since = attempt.finished_at or attempt.cancel_requested_at
+    lease_end = attempt.lease_until or (None if since is None else since + POD_LEASE)
+    stuck = next((pod for pod in seen.living if pod.is_terminating), None)
+    if stuck is not None and lease_end is not None and now >= lease_end + LEASE_MARGIN:
+        return ForceDeletePod(stuck.name, stuck.uid)
+    return Wait(_LOOK_AGAIN)
 
 
 def _while_alive(attempt: AttemptFacts, seen: Observation, now: datetime) -> Decision:
-    pod, job = seen.pod, seen.job
-    if pod is not None and pod.exit_code is not None:
-        said = _own_word(attempt, pod)
-        if said is not None:
-            return _end_from_word(said, pod.exit_code)
+    pod = seen.pod
+    if pod is None:
+        return _without_pod(attempt, seen, now)
+    if pod.has_ended:
         if pod.exit_code == ExitCode.OTHER_POD and attempt.pod_uid != pod.uid:
             return Wait()
-        return _after_grace(attempt, now) or _end_without_word(pod)
-    if job is None:
-        return _without_job(attempt, seen, now)
+        return _after_grace(attempt, now) or _end_without_word(attempt, pod)
+    if attempt.pod_uid is not None and pod.is_terminating and _lease_is_over(attempt, now):
+        # Asked to go long ago and never renewed: its node is lost.
+        return ForceDeletePod(pod.name, pod.uid)
+    return _while_starting(attempt, seen, now)
+
+
+def _without_pod(attempt: AttemptFacts, seen: Observation, now: datetime) -> Decision:
+    job = seen.job
+    if _may_still_live(attempt, seen, now):
+        # The Job object may be gone while its pod still works and reports.
+        return Wait(_LOOK_AGAIN)
+    if job is None or job.is_terminating:
+        if not seen.absence_confirmed:
+            return ConfirmAbsence()
+        return _lost(attempt, "The Job is gone without a trace", "it was deleted before its end was seen")
     if job.end is not None:
         title = f"The Job ended ({job.end}) and neither a report nor its pod is left"
-        return _after_grace(attempt, now) or _lost(title, job.reason)
-    return _while_starting(attempt, seen)
+        return _after_grace(attempt, now) or _lost(attempt, title, job.reason)
+    return _while_starting(attempt, seen, now)
+
+
+def _lease_is_over(attempt: AttemptFacts, now: datetime) -> bool:
+    return attempt.lease_until is not None and now >= attempt.lease_until + LEASE_MARGIN
+
+
+def _may_still_live(attempt: AttemptFacts, seen: Observation, now: datetime) -> bool:
+    """Return whether the pod that shook hands may be at work though no list shows it: its node may be cut off."""
+    if attempt.pod_uid is None or seen.is_pod_gone or (seen.pod is not None and seen.pod.has_ended):
+        return False
+    return not _lease_is_over(attempt, now)
 
 
 def _after_grace(attempt: AttemptFacts, now: datetime) -> Decision | None:
     """Return what to do while a report may still come, or None once it is too late for one."""
     if attempt.end_seen_at is None:
         return NoteEnd()
-    return Wait() if now - attempt.end_seen_at < REPORT_GRACE else None
+    left = REPORT_GRACE - (now - attempt.end_seen_at)
+    return Wait(left) if left > timedelta() else None
 
 
-def _while_starting(attempt: AttemptFacts, seen: Observation) -> Decision:
-    reason = seen.no_pod_because if seen.pod is None else seen.pod.waits
-    if attempt.state is not AttemptState.DISPATCHED or not reason or reason == attempt.waiting_reason:
+def _while_starting(attempt: AttemptFacts, seen: Observation, now: datetime) -> Decision:
+    if attempt.state is not AttemptState.DISPATCHED or attempt.dispatched_at is None:
         return Wait()
+    reason = seen.no_pod_because if seen.pod is None else seen.pod.waits
+    left = PENDING_LIMIT - (now - attempt.dispatched_at)
+    if left <= timedelta():
+        return _not_started(seen)
+    if not reason or reason == attempt.waiting_reason:
+        return Wait(left)
     # The two alternate every few seconds, and only the first names the cause.
     if reason.startswith("ImagePullBackOff") and attempt.waiting_reason.startswith("ErrImagePull"):
-        return Wait()
+        return Wait(left)
     return NoteWaiting(reason)
 
 
-def _own_word(attempt: AttemptFacts, pod: PodView) -> JobResult | None:
+def _not_started(seen: Observation) -> EndAttempt:
+    found = diagnose(seen.pod, job=seen.job, no_pod_because=seen.no_pod_because)
+    return EndAttempt(
+        AttemptState.FAILED,
+        AttemptOutcome.NOT_STARTED,
+        problem={
+            "code": "POD_NOT_STARTED",
+            "title": "The pod did not start in time",
+            "detail": found.detail,
+            "remedy": found.remedy,
+            "category": found.category,
+        },
+    )
+
+
+def _own_word(attempt: AttemptFacts, pod: PodView | None) -> JobResult | None:
     """Return the pod's termination message if it speaks for this attempt and its pod is the one that began."""
-    if attempt.pod_uid not in (None, pod.uid):
+    if pod is None or pod.exit_code is None or attempt.pod_uid not in (None, pod.uid):
         return None
     said = parse_result(pod.message)
     if said is None or said.operation_id != str(attempt.operation_id) or said.attempt != attempt.number:
@@ -158,51 +217,110 @@ def _own_word(attempt: AttemptFacts, pod: PodView) -> JobResult | None:
     # Without a handshake nothing can have been done.
     if attempt.pod_uid is None and said.outcome is Outcome.SUCCEEDED:
         return None
+    # A refused pod of a cancelled operation is the cancel's success, not an end of its own.
+    if said.outcome is Outcome.REFUSED and attempt.cancel_requested_at is not None:
+        return None
     return said
 
 
-def _end_from_word(said: JobResult, exit_code: int) -> EndAttempt:
+def _end_from_word(said: JobResult, exit_code: int | None) -> EndAttempt:
     if said.outcome is Outcome.SUCCEEDED:
-        return EndAttempt(AttemptState.SUCCEEDED, said.outcome, exit_code, said.result)
-    return EndAttempt(AttemptState.FAILED, said.outcome, exit_code, said.result, said.problem)
+        return EndAttempt(AttemptState.SUCCEEDED, AttemptOutcome.SUCCEEDED, exit_code, said.result)
+    return EndAttempt(AttemptState.FAILED, AttemptOutcome(said.outcome), exit_code, said.result, said.problem)
 
 
-def _end_without_word(pod: PodView) -> EndAttempt:
+def _end_without_word(attempt: AttemptFacts, pod: PodView) -> EndAttempt:
     if pod.exit_code == ExitCode.DONE:
-        return _lost("The provisioner ended without a report", "exit code 0, no result in Postgres nor in the pod")
-    permanent = pod.exit_code == ExitCode.PERMANENT
-    detail = f"exit code {pod.exit_code}" + (f", {pod.reason}" if pod.reason else "")
+        return _lost(
+            attempt, "The provisioner ended without a report", "exit code 0, no result in Postgres nor in the pod"
+        )
+    if pod.is_evicted:
+        outcome = AttemptOutcome.EVICTED
+    elif pod.reason == "OOMKilled":
+        outcome = AttemptOutcome.OUT_OF_MEMORY
+    elif not pod.started:
+        outcome = AttemptOutcome.NOT_STARTED
+    elif pod.exit_code == ExitCode.PERMANENT:
+        outcome = AttemptOutcome.PERMANENT
+    elif pod.exit_code == ExitCode.REFUSED:
+        outcome = AttemptOutcome.REFUSED
+    else:
+        outcome = AttemptOutcome.RETRYABLE
+    found = diagnose(pod)
     return EndAttempt(
         AttemptState.FAILED,
-        Outcome.PERMANENT if permanent else Outcome.RETRYABLE,
+        outcome,
         pod.exit_code,
         problem={
-            "code": "OUT_OF_MEMORY" if pod.reason == "OOMKilled" else "PROVISIONER_DIED",
+            "code": "OUT_OF_MEMORY" if outcome is AttemptOutcome.OUT_OF_MEMORY else "PROVISIONER_DIED",
             "title": "The provisioner ended without a report",
-            "detail": detail,
+            "detail": found.detail,
+            "remedy": found.remedy,
+            "category": found.category,
         },
     )
 
 
-def _without_job(attempt: AttemptFacts, seen: Observation, now: datetime) -> Decision:
-    has_session = attempt.pod_uid is not None
-    if has_session and (attempt.lease_until is None or now < attempt.lease_until + LEASE_MARGIN):
-        # The Job object may be gone while its pod still works and reports.
-        return Wait()
-    if not seen.absence_confirmed:
-        return ConfirmAbsence()
-    return _lost("The Job is gone without a trace", "it was deleted before its end was seen")
+def _lost(attempt: AttemptFacts, title: str, detail: str) -> EndAttempt:
+    # A Job that was gone before its pod began has done nothing: that costs no try.
+    outcome = AttemptOutcome.NOT_STARTED if attempt.pod_uid is None else AttemptOutcome.LOST
+    return EndAttempt(
+        AttemptState.LOST,
+        outcome,
+        problem={
+            "code": "ATTEMPT_LOST",
+            "title": title,
+            "detail": detail,
+            "remedy": "the next attempt goes on where this one stopped; if it repeats, see who deletes Jobs",
+        },
+    )
 
 
-def _lost(title: str, detail: str) -> EndAttempt:
-    return EndAttempt(AttemptState.LOST, "lost", problem={"code": "ATTEMPT_LOST", "title": title, "detail": detail})
+def _after_end(attempt: AttemptFacts, seen: Observation, now: datetime, finished_at: datetime) -> Decision:
+    age = now - finished_at
+    if attempt.job_uid is None:
+        late = _late_job(attempt, seen, age)
+        if late is not None:
+            return late
+    if attempt.harvested_at is None:
+        return _harvest(attempt, seen, age)
+    return _see_pods_out(attempt, seen, now, age)
 
 
-def _after_end(attempt: AttemptFacts, seen: Observation, now: datetime) -> Decision:
-    is_late = attempt.finished_at is None or now - attempt.finished_at >= HARVEST_PATIENCE
+def _late_job(attempt: AttemptFacts, seen: Observation, age: timedelta) -> Decision | None:
+    """Return what to do about a Job that may still come into being, or None once it cannot."""
+    if seen.job is not None and _is_ours(attempt, seen.job):
+        return NoteLateJob(seen.job.uid)
+    if age < LATE_JOB_PATIENCE:
+        return Wait(LATE_JOB_PATIENCE - age)
+    return None if seen.absence_confirmed else ConfirmAbsence()
+
+
+def _harvest(attempt: AttemptFacts, seen: Observation, age: timedelta) -> Decision:
+    is_late = age >= HARVEST_PATIENCE
     if seen.pod is None:
         # A Job without its pod may be seen a moment before the pod.
-        return Harvest(None, is_last_try=True) if is_late or seen.job is None else Wait()
-    if seen.pod.exit_code is not None or is_late:
+        if is_late or seen.job is None or seen.job.end is not None:
+            return Harvest(None, is_last_try=True)
+        return Wait(HARVEST_PATIENCE - age)
+    if seen.pod.has_ended:
         return Harvest(seen.pod.name, is_late)
-    return Wait()
+    if is_late or attempt.outcome in _STOPPED_FROM_OUTSIDE:
+        return Harvest(seen.pod.name, is_last_try=True)
+    return Wait(HARVEST_PATIENCE - age)
+
+
+def _see_pods_out(attempt: AttemptFacts, seen: Observation, now: datetime, age: timedelta) -> Decision:
+    if seen.living:
+        if attempt.outcome in _STOPPED_FROM_OUTSIDE or age >= HARVEST_PATIENCE:
+            return _remove(attempt, seen, now, f"its attempt has ended ({attempt.outcome})")
+        return Wait(HARVEST_PATIENCE - age)
+    if seen.job is not None and seen.job.end is None and not seen.job.is_terminating and seen.pod is None:
+        # It would still make a pod.
+        return DeleteJob(seen.job.uid, f"its attempt has ended ({attempt.outcome})")
+    if seen.pod is not None and seen.pod.has_ended:
+        return NotePodsEnded()
+    if attempt.pod_uid is not None and not seen.is_pod_gone and age < POD_LEASE + LEASE_MARGIN:
+        # Ended from outside, and no list shows its pod: a node that is cut off may still run it.
+        return Wait(POD_LEASE + LEASE_MARGIN - age)
+    return NotePodsEnded() if seen.absence_confirmed else ConfirmAbsence()

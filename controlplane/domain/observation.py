@@ -96,9 +96,14 @@ class Observation:
     """One look at the cluster."""
 
     job: JobView | None
+    """The Job of the attempt's name; one with another uid than the recorded is somebody else's and not seen."""
     pod: PodView | None
     """The pod that shook hands; before the handshake, the Job's newest pod."""
+    living: tuple[PodView, ...] = ()
+    """Pods of the Job that can still do something."""
+    is_pod_gone: bool = False
+    """The pod that shook hands was seen ended and then removed."""
     absence_confirmed: bool = False
-    """A live read after the list found no Job either."""
+    """A live read after the list found neither Job nor living pod."""
     no_pod_because: str = ""
     """What the Job controller says when it cannot create the pod, such as a quota that is used up."""

@@ -18,7 +18,7 @@ from controlplane.config import Settings
 from controlplane.domain.attempt import ClaimedAttempt
 from provisioner_job.contract import COMMAND, Env
 
-__all__ = ["ManifestError", "comparable", "difference", "render_job", "sha256_of", "with_token"]
+__all__ = ["ManifestError", "comparable", "difference", "render_job", "sha256_of", "token_in", "with_token"]
 
 _FOLDER: Final = Path(__file__).parent / "templates"
 _BLANKS: Final = (
@@ -40,7 +40,10 @@ _BLANKS: Final = (
     "db_name",
     "db_user",
     "db_secret",
+    "db_ssl_mode",
     "log_format",
+    "traceparent",
+    "memory_limit",
 )
 """Every value of the template beside the command."""
 
@@ -113,7 +116,10 @@ def render_job(claimed: ClaimedAttempt, settings: Settings) -> str:
             db_name=settings.provisioner_db_name,
             db_user=settings.provisioner_db_user,
             db_secret=settings.provisioner_db_secret,
+            db_ssl_mode=settings.provisioner_db_sslmode,
             log_format=settings.provisioner_log,
+            traceparent=claimed.spec.get("traceparent", ""),
+            memory_limit=f"{claimed.memory_mib}Mi",
             command=list(COMMAND),
         )
         manifest = orjson.loads(text)
@@ -142,13 +148,20 @@ def with_token(manifest: str, token: str) -> dict[str, Any]:
 def comparable(job: dict[str, Any]) -> dict[str, Any]:
     """Return what an existing Job must have to be this one, in a new object.
 
-    Left out are the TTL, which the harvest changes, and the token: another key gives the same attempt another one, and
-    whether a pod may begin is decided by the database, which knows the token that counts.
+    Left out are the TTL, which the harvest changes, and the token, which is held against the hash in the database.
     """
     wanted: dict[str, Any] = orjson.loads(orjson.dumps(job))
     del _token_variable(wanted)["value"]
     del wanted["spec"]["ttlSecondsAfterFinished"]
     return wanted
+
+
+def token_in(job: dict[str, Any]) -> str:
+    """Return the token an existing Job carries; empty when it carries none."""
+    try:
+        return str(_token_variable(job).get("value") or "")
+    except (ManifestError, LookupError, TypeError):
+        return ""
 
 
 def _token_variable(job: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From what the cluster shows to the end of an attempt, its log and its operation."""
+"""From Jobs in the cluster to settled attempts: observe, decide, apply; conclude, harvest, sweep."""
 
 from controlplane.reconciler.reconciler import Reconciler
 

@@ -1,130 +1,159 @@
-"""The reconciler: observe every open or unharvested attempt, decide, apply.
+"""The reconciler: observe every attempt that is not settled, decide, apply.
 
-Level-triggered: a pass reads everything anew and is safe to repeat, to miss and to run twice at once; every write is
-guarded in the database. The decision itself is `domain.decision.decide`.
+Level-triggered: a pass reads its attempts anew and is safe to repeat, to miss and to run twice at once; every write is
+guarded in the database. News from the cluster brings a pass over the operations concerned at once; a pass over all of
+them on a timer is the guarantee. The decision itself is `domain.decision.decide`.
 """
 
 import asyncio
-import time
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
+from uuid import UUID
 
-from controlplane.config import Settings
 from controlplane.db.attempts import AttemptRows
+from controlplane.db.claims import ClaimRows
 from controlplane.domain.attempt import AttemptFacts
-from controlplane.domain.decision import (
+from controlplane.domain.decision import decide
+from controlplane.domain.errors import ControlPlaneError, DatabaseUnavailableError, StaleLeaseError
+from controlplane.domain.observation import Observation
+from controlplane.domain.step import (
     ConfirmAbsence,
     Decision,
+    DeleteJob,
     EndAttempt,
+    ForceDeletePod,
     Harvest,
     NoteEnd,
+    NoteLateJob,
+    NotePodsEnded,
     NoteWaiting,
     RecordJob,
     Wait,
-    decide,
 )
-from controlplane.domain.errors import ControlPlaneError, DatabaseUnavailableError, StaleLeaseError
-from controlplane.domain.observation import JobView, Observation, PodView
-from controlplane.domain.operation import TIMEOUT_SENTENCE
 from controlplane.domain.transitions import AttemptState
 from controlplane.kube.errors import KubeError
 from controlplane.kube.jobs import JobGateway
+from controlplane.reconciler.conclude import Conclusions
+from controlplane.reconciler.harvest import Harvester
+from controlplane.reconciler.observer import Observer
 from controlplane.telemetry import bound, get_logger
 
-__all__ = ["Reconciler", "observe"]
+__all__ = ["Reconciler"]
 
 _PAGE: Final = 1000
-_DECIDE_SECONDS: Final = 30.0
-"""After that a pass reads no single Job any more: each reading may take ten seconds when the cluster is ill."""
-_HARVEST_SECONDS: Final = 30.0
-"""After that a pass begins no further harvest; the next one goes on behind the last that was begun."""
-_HARVESTERS: Final = 4
-"""Logs read at once: a dead node's take ten seconds each, and the API server keeps a connection for every one."""
-_TIMEOUT: Final = {
-    "code": "OPERATION_TIMEOUT",
-    "title": TIMEOUT_SENTENCE,
-    "detail": "the operation did not end within 15 minutes of its first dispatch",
-}
+_BREATHE: Final = 50
+"""Decisions between two looks of the event loop at its other work."""
 
 _log = get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Ripe:
-    """An ended attempt whose log is to be stored."""
-
-    attempt: AttemptFacts
-    seen: Observation
-    harvest: Harvest
-
-    @property
-    def key(self) -> tuple[str, int]:
-        return str(self.attempt.operation_id), self.attempt.number
-
-
 class Reconciler:
-    """Follows Jobs to their end; any number of them may run."""
+    """Follows Jobs to their end; any number of them may run, in any number of processes."""
 
-    def __init__(self, rows: AttemptRows, jobs: JobGateway, settings: Settings) -> None:
+    def __init__(  # noqa: PLR0913 -- the composition root hands it its parts by name
+        self,
+        rows: AttemptRows,
+        jobs: JobGateway,
+        observer: Observer,
+        *,
+        claims: ClaimRows,
+        conclusions: Conclusions,
+        harvester: Harvester,
+    ) -> None:
         self._rows = rows
+        self._claims = claims
         self._jobs = jobs
-        self._settings = settings
-        self._harvested_last: tuple[str, int] | None = None
+        self._observer = observer
+        self._conclusions = conclusions
+        self._harvester = harvester
+        self._news: set[UUID] = set()
+        self._timers: dict[UUID, asyncio.TimerHandle] = {}
+        self.woken = asyncio.Event()
+        """Set while there is news that no pass has looked at."""
+        observer.tell(self.mark)
+        harvester.tell(self.mark)
 
-    async def run_once(self) -> None:
-        """Make one pass. What needs no cluster comes first, so that deadlines hold while Kubernetes is down.
+    def mark(self, operation_id: UUID) -> None:
+        """Say that something concerns this operation."""
+        self._news.add(operation_id)
+        self.woken.set()
+
+    async def run_news(self) -> bool:
+        """Look at the operations there is news of; True when the ends it found may let others be dispatched.
+
+        Raises
+        ------
+        DatabaseUnavailableError, KubeError
+            The pass over all of them looks again.
+        """
+        self.woken.clear()
+        news, self._news = list(self._news), set()
+        if not news:
+            return False
+        concluded = await self._conclusions.conclude(news)
+        did_end = await self._reconcile_all(news, {})
+        return bool(concluded) or did_end
+
+    async def run_all(self) -> bool:
+        """Look at everything. What needs no cluster comes first, so that deadlines hold while Kubernetes is down.
 
         Raises
         ------
         DatabaseUnavailableError, KubeError
             The pass ends; the next one begins anew.
         """
-        for operation_id in await self._rows.expire(_TIMEOUT):
-            _log.warning("operation timed out", operation_id=str(operation_id))
-        await self._conclude()
-        now, attempts = await self._rows.list_to_reconcile(_PAGE)
-        if now is None:
-            return
-        # Pods first: a pod that ends between the two lists then has its Job's newer state beside it, not an older one.
-        pods = await self._jobs.list_pods()
-        jobs = {job.name: job for job in await self._jobs.list_jobs()}
-        observed = await self._with_refused_pods([(attempt, observe(attempt, jobs, pods)) for attempt in attempts])
-        until = time.monotonic() + _DECIDE_SECONDS
-        ripe = [each for attempt, seen in observed if (each := await self._reconcile(attempt, seen, now, until))]
-        await self._conclude()
-        # Last, because a log may be long in coming, and nobody's state waits for it.
-        await self._harvest_all(ripe)
+        await self._conclusions.expire()
+        concluded = await self._conclusions.conclude()
+        if not self._observer.is_current:
+            _log.warning("cluster not seen", jobs_age=self._observer.jobs.age_seconds())
+            return bool(concluded)
+        refused = await self._refused_pods()
+        did_end = await self._reconcile_all(None, refused)
+        return bool(concluded) or did_end
 
-    async def _with_refused_pods(
-        self, observed: list[tuple[AttemptFacts, Observation]]
-    ) -> list[tuple[AttemptFacts, Observation]]:
-        """Add what the Job controller says where a Job has no pod; one call, and none when all have theirs."""
-        if not any(attempt.state is AttemptState.DISPATCHED and _lacks_pod(seen) for attempt, seen in observed):
-            return observed
+    async def _refused_pods(self) -> dict[str, str]:
+        """Return why Jobs have no pod; one call, and none when all have theirs."""
+        lacking = any(
+            job.end is None and not self._observer.pods.of_job(uid)
+            for uid, job in self._observer.jobs.snapshot().items()
+        )
+        if not lacking:
+            return {}
         try:
-            refused = await self._jobs.list_refused_pods()
+            return await self._jobs.list_refused_pods()
         except KubeError as error:
             # It only explains a wait.
             _log.warning("reasons for missing pods not read", error=str(error))
-            return observed
-        return [
-            (attempt, replace(seen, no_pod_because=refused.get(seen.job.uid, "")) if seen.job is not None else seen)
-            for attempt, seen in observed
-        ]
+            return {}
 
-    async def _reconcile(self, attempt: AttemptFacts, seen: Observation, now: datetime, until: float) -> _Ripe | None:
-        """Decide and apply; a harvest is returned instead, to be done when all others have been served."""
+    async def _reconcile_all(self, operations: Sequence[UUID] | None, refused: dict[str, str]) -> bool:
+        now, attempts = await self._rows.list_unsettled(_PAGE, operations=operations)
+        if now is None:
+            return False
+        ended = []
+        for count, attempt in enumerate(attempts):
+            if count % _BREATHE == _BREATHE - 1:
+                await asyncio.sleep(0)
+            if await self._reconcile(attempt, now, refused):
+                ended.append(attempt.operation_id)
+        if ended:
+            await self._conclusions.conclude(ended)
+        return bool(ended)
+
+    async def _reconcile(self, attempt: AttemptFacts, now: datetime, refused: dict[str, str]) -> bool:
+        """Decide and apply; True when something ended that others may wait for."""
         with bound(operation_id=attempt.operation_id, attempt=attempt.number, job_name=attempt.job_name):
             try:
+                seen = self._observer.observe(attempt)
+                if seen.job is not None and seen.pod is None:
+                    seen = replace(seen, no_pod_because=refused.get(seen.job.uid, ""))
                 decision = decide(attempt, seen, now)
-                if isinstance(decision, ConfirmAbsence) and time.monotonic() < until:
-                    seen = replace(seen, job=await self._jobs.get(attempt.job_name), absence_confirmed=True)
+                if isinstance(decision, ConfirmAbsence):
+                    seen = await self._observer.observe_live(attempt, seen)
                     decision = decide(attempt, seen, now)
-                if isinstance(decision, Harvest):
-                    return _Ripe(attempt, seen, decision)
-                await self._apply(attempt, decision)
+                return await self._apply(attempt, seen, decision)
             except StaleLeaseError:
                 _log.info("attempt moved on")
             except DatabaseUnavailableError:
@@ -132,106 +161,71 @@ class Reconciler:
             except ControlPlaneError as error:
                 # One attempt's trouble must not hold up the others.
                 _log.warning("attempt not reconciled", error=str(error), error_code=error.code)
-        return None
+        return False
 
-    async def _apply(self, attempt: AttemptFacts, decision: Decision) -> None:
+    async def _apply(self, attempt: AttemptFacts, seen: Observation, decision: Decision) -> bool:
         match decision:
-            case Wait() | ConfirmAbsence() | Harvest():
+            case Wait():
+                self._look_again(attempt.operation_id, decision)
+            case ConfirmAbsence():
+                # The live read found what the lists did not know yet; they will.
                 pass
+            case Harvest():
+                self._harvester.offer(attempt, seen, decision)
+            case DeleteJob() | ForceDeletePod():
+                await self._remove(attempt, decision)
+            case NoteEnd() | NoteWaiting() | NoteLateJob() | RecordJob():
+                await self._note(attempt, decision)
+            case EndAttempt() | NotePodsEnded():
+                return await self._settle(attempt, decision)
+        return False
+
+    async def _remove(self, attempt: AttemptFacts, decision: DeleteJob | ForceDeletePod) -> None:
+        if isinstance(decision, DeleteJob):
+            await self._jobs.delete_job(attempt.job_name, decision.job_uid)
+            _log.info("job deleted", job_uid=decision.job_uid, why=decision.why)
+            return
+        # Audited first: what was removed must be on record whatever happens next.
+        details = {"operation_id": str(attempt.operation_id), "attempt": attempt.number, "pod": decision.name}
+        await self._rows.audit("pod.force_deleted", details)
+        await self._jobs.force_delete_pod(decision.name, decision.uid)
+        _log.warning("pod of a lost node removed", pod=decision.name)
+
+    async def _note(self, attempt: AttemptFacts, decision: NoteEnd | NoteWaiting | NoteLateJob | RecordJob) -> None:
+        match decision:
             case NoteEnd():
                 await self._rows.note_end(attempt)
             case NoteWaiting(reason):
                 await self._rows.note_waiting(attempt, reason)
-                _log.warning("pod does not start", reason=reason)
-            case RecordJob(job_uid):
-                await self._rows.record_job(attempt.operation_id, attempt.number, job_uid)
-                _log.info("job reattached", job_uid=job_uid)
-            case EndAttempt():
-                await self._rows.end(attempt, decision)
-                _log.info("attempt ended", state=decision.state, outcome=decision.outcome, exit_code=decision.exit_code)
-
-    async def _harvest_all(self, ripe: list[_Ripe]) -> None:
-        """Harvest, a few at once, for a limited time, beginning behind where the pass before stopped."""
-        begin = next((place + 1 for place, each in enumerate(ripe) if each.key == self._harvested_last), 0)
-        queue = iter(ripe[begin:] + ripe[:begin])
-        until = time.monotonic() + _HARVEST_SECONDS
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(_HARVESTERS, len(ripe))):
-                    group.create_task(self._harvest_from(queue, until))
-        except ExceptionGroup as group_of_errors:
-            # One is enough: without a database the others failed for the same reason.
-            raise group_of_errors.exceptions[0] from None
-
-    async def _harvest_from(self, queue: Iterable[_Ripe], until: float) -> None:
-        for each in queue:
-            self._harvested_last = each.key
-            attempt = each.attempt
-            with bound(operation_id=attempt.operation_id, attempt=attempt.number, job_name=attempt.job_name):
-                try:
-                    await self._harvest(each)
-                except DatabaseUnavailableError:
-                    raise
-                except ControlPlaneError as error:
-                    _log.warning("attempt not harvested", error=str(error), error_code=error.code)
-            if time.monotonic() > until:
+                _log.info("pod waits", reason=reason)
                 return
+            case NoteLateJob(job_uid):
+                await self._rows.note_late_job(attempt, job_uid)
+                _log.warning("job of an ended attempt found", job_uid=job_uid)
+            case RecordJob(job_uid):
+                await self._claims.record_job(attempt.operation_id, attempt.number, job_uid)
+                _log.info("job reattached", job_uid=job_uid)
+        # What was noted may change the decision at once.
+        self.mark(attempt.operation_id)
 
-    async def _harvest(self, ripe: _Ripe) -> None:
-        attempt, seen, harvest = ripe.attempt, ripe.seen, ripe.harvest
-        log = None
-        if harvest.pod_name is not None:
-            try:
-                log = await self._jobs.logs(harvest.pod_name)
-            except KubeError as error:
-                _log.warning("log not read", error=str(error), is_last_try=harvest.is_last_try)
-                if not harvest.is_last_try:
-                    return
-        exit_code = seen.pod.exit_code if seen.pod is not None else None
-        if not await self._rows.harvest(attempt, exit_code, log):
+    async def _settle(self, attempt: AttemptFacts, decision: EndAttempt | NotePodsEnded) -> bool:
+        self.mark(attempt.operation_id)
+        if isinstance(decision, NotePodsEnded):
+            await self._rows.note_pods_ended(attempt)
+            _log.info("pods ended")
+            return True
+        await self._rows.end(attempt, decision)
+        say = _log.info if decision.state is AttemptState.SUCCEEDED else _log.warning
+        say("attempt ended", state=decision.state.value, outcome=decision.outcome.value, exit_code=decision.exit_code)
+        return True
+
+    def _look_again(self, operation_id: UUID, wait: Wait) -> None:
+        """Wake up when time alone may have changed the decision; the pass over all would do so later."""
+        if wait.look_again is None or operation_id in self._timers:
             return
-        _log.info("attempt harvested", log_characters=len(log or ""), exit_code=exit_code)
-        if seen.job is not None:
-            await self._shorten_ttl(seen.job)
+        seconds = max(0.05, wait.look_again.total_seconds())
+        self._timers[operation_id] = asyncio.get_running_loop().call_later(seconds, self._due, operation_id)
 
-    async def _shorten_ttl(self, job: JobView) -> None:
-        try:
-            await self._jobs.shorten_ttl(job.name, job.uid, self._settings.harvested_ttl_seconds)
-        except KubeError as error:
-            # The TTL of the manifest removes it a day later.
-            _log.warning("ttl not shortened", error=str(error))
-
-    async def _conclude(self) -> None:
-        for ended in await self._rows.list_to_conclude(_PAGE):
-            error: dict[str, Any] = dict(ended.problem or {})
-            error.setdefault("code", "ATTEMPT_FAILED")
-            error.setdefault("title", "Provisioning failed")
-            error.setdefault("detail", f"the attempt ended as {ended.outcome}")
-            if await self._rows.fail_operation(ended, error):
-                _log.warning(
-                    "operation failed",
-                    operation_id=str(ended.operation_id),
-                    attempt=ended.number,
-                    error_code=error["code"],
-                    detail=error["detail"],
-                )
-
-
-def _lacks_pod(seen: Observation) -> bool:
-    return seen.job is not None and seen.job.end is None and seen.pod is None
-
-
-def observe(attempt: AttemptFacts, jobs: dict[str, JobView], pods: list[PodView]) -> Observation:
-    """Return what concerns this attempt; `pods` is newest first.
-
-    A Job of the attempt's name with another uid than the recorded one is somebody else's and not seen.
-    """
-    job = jobs.get(attempt.job_name)
-    if job is not None and attempt.job_uid not in (None, job.uid):
-        job = None
-    job_uid = attempt.job_uid or (job.uid if job is not None else None)
-    mine = [pod for pod in pods if job_uid is not None and pod.job_uid == job_uid]
-    began = next((pod for pod in mine if pod.uid == attempt.pod_uid), None)
-    if attempt.pod_uid is not None:
-        return Observation(job, began)
-    return Observation(job, mine[0] if mine else None)
+    def _due(self, operation_id: UUID) -> None:
+        self._timers.pop(operation_id, None)
+        self.mark(operation_id)

@@ -6,7 +6,7 @@
 -- $1: operation id, $2: attempt, $3: fence, $4: SHA-256 of the token, $5: key id
 WITH operation AS (
   SELECT o.id FROM storeplane.operations AS o
-  WHERE o.id = $1::uuid AND o.attempt = $2::integer AND o.fence = $3::bigint AND o.state = 'queued'
+  WHERE o.id = $1::uuid AND o.attempt = $2::integer AND o.fence = $3::bigint AND o.state IN ('queued', 'running')
   FOR NO KEY UPDATE
 )
 UPDATE storeplane.attempts AS a

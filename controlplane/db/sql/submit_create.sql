@@ -1,13 +1,24 @@
--- purpose: Accept a create: store, operation, first event and audit row, all or nothing
--- rows: one
+-- purpose: Accept a create: count it, write store, operation, first event, audit row and idempotency key, or nothing
+-- rows: one, or none when the user's number of stores or rate is used up
 -- caller: services.stores
--- index: stores_slug_unique and operations_one_active decide whether it may
--- locks: the new rows
+-- index: users_pkey; stores_slug_unique, operations_one_active and idempotency_keys_pkey decide whether it may
+-- locks: the user's row, then the new rows
 -- $1: store id, $2: owner id, $3: cluster id, $4: name, $5: slug, $6: engine, $7: namespace, $8: urls,
--- $9: operation id, $10: spec, $11: request id, $12: caller's address
-WITH store AS (
+-- $9: operation id, $10: spec, $11: request id, $12: caller's address, $13: creates a minute,
+-- $14: route, $15: idempotency key or null, $16: fingerprint of what was asked
+-- The guard stands on the user's row: of two creates at once the second waits for the first one's commit and reads the
+-- row anew, so neither limit is ever passed.
+WITH account AS (
+  UPDATE storeplane.users AS u
+  SET store_count = u.store_count + 1,
+      creates_until = greatest(u.creates_until, now()) + interval '1 minute' / $13::integer
+  WHERE u.id = $2::uuid AND u.store_count < u.max_stores
+    AND greatest(u.creates_until, now()) + interval '1 minute' / $13::integer <= now() + interval '1 minute'
+  RETURNING u.id, u.creates_until
+), store AS (
   INSERT INTO storeplane.stores (id, owner_id, cluster_id, name, slug, engine, state, namespace, urls)
-  VALUES ($1::uuid, $2::uuid, $3::text, $4::text, $5::text, $6::text, 'provisioning', $7::text, $8::jsonb)
+  SELECT $1::uuid, account.id, $3::text, $4::text, $5::text, $6::text, 'provisioning', $7::text, $8::jsonb
+  FROM account
   RETURNING id, owner_id, cluster_id, name, engine
 ), operation AS (
   INSERT INTO storeplane.operations (id, store_id, owner_id, cluster_id, kind, spec, request_id)
@@ -22,5 +33,13 @@ WITH store AS (
   SELECT operation.owner_id, operation.store_id, 'store.create',
          jsonb_build_object('operation_id', operation.id, 'name', $4::text, 'engine', $6::text), $12::text
   FROM operation
+), idempotency AS (
+  INSERT INTO storeplane.idempotency_keys (user_id, route, key, fingerprint, operation_id)
+  SELECT operation.owner_id, $14::text, $15::text, $16::bytea, operation.id
+  FROM operation
+  WHERE $15::text IS NOT NULL
 )
-SELECT operation.id FROM operation
+SELECT operation.id, floor(extract(epoch FROM now() + interval '1 minute' - account.creates_until)
+                           * $13::integer / 60)::integer AS creates_left,
+       ceil(extract(epoch FROM account.creates_until - now()))::integer AS reset_seconds
+FROM operation, account

@@ -1,5 +1,66 @@
--- The only doors through which a Job's pod reaches the tables. Each runs as the owner with a pinned search_path and
--- checks its caller itself: start_attempt by the attempt's token, the others by the session key the pod made.
+-- How attempts begin and end, and the only doors through which a Job's pod reaches the tables. A door runs as the owner
+-- with a pinned search_path and checks its caller itself: start_attempt by the attempt's token, the others by the
+-- session key the pod made.
+
+-- Ends an open attempt, and with a success the operation and what the store is. False when the attempt is not open any
+-- more, or not in the state the caller saw. What follows an end without success is decided by whoever reads it next.
+CREATE FUNCTION storeplane.end_attempt(
+  p_operation uuid, p_number integer, p_seen_state text, p_state text, p_outcome text, p_exit_code integer,
+  p_result jsonb, p_problem jsonb
+) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  v_operation storeplane.operations;
+  v_store     storeplane.stores;
+BEGIN
+  SELECT * INTO v_operation FROM storeplane.operations
+   WHERE id = p_operation AND attempt = p_number AND state IN ('queued', 'running') FOR NO KEY UPDATE;
+  IF NOT FOUND THEN
+    RETURN false;
+  END IF;
+  PERFORM FROM storeplane.attempts
+    WHERE operation_id = p_operation AND number = p_number AND finished_at IS NULL
+      AND (p_seen_state IS NULL OR state = p_seen_state);
+  IF NOT FOUND THEN
+    RETURN false;
+  END IF;
+  IF p_state = 'succeeded' THEN
+    -- Stores and users before attempts: the order of locks.
+    UPDATE storeplane.stores AS s
+       SET state = CASE v_operation.kind WHEN 'create' THEN 'ready' WHEN 'delete' THEN 'deleted' ELSE s.state END,
+           namespace_uid = CASE WHEN v_operation.kind IN ('delete', 'cleanup') THEN NULL ELSE s.namespace_uid END,
+           updated_at = now()
+     WHERE s.id = v_operation.store_id
+       AND s.state IN ('provisioning', 'failed', 'deleting')
+       -- A create that ends while its store is being deleted changes nothing of it.
+       AND (v_operation.kind <> 'create' OR s.state = 'provisioning')
+    RETURNING s.* INTO v_store;
+    IF v_store.state = 'deleted' THEN
+      UPDATE storeplane.users SET store_count = store_count - 1 WHERE id = v_store.owner_id;
+    END IF;
+  END IF;
+  UPDATE storeplane.attempts
+     SET state = p_state, outcome = p_outcome, exit_code = p_exit_code, result = p_result, problem = p_problem,
+         finished_at = now()
+   WHERE operation_id = p_operation AND number = p_number;
+  UPDATE storeplane.operations AS o
+     SET lease_until = NULL, lease_holder = NULL, next_dispatch_at = NULL,
+         state = CASE WHEN p_state = 'succeeded' THEN 'succeeded' ELSE o.state END,
+         result = CASE WHEN p_state = 'succeeded' THEN p_result ELSE o.result END,
+         finished_at = CASE WHEN p_state = 'succeeded' THEN now() ELSE o.finished_at END
+   WHERE o.id = p_operation;
+  INSERT INTO storeplane.store_events (store_id, operation_id, event_type, message, metadata)
+  SELECT v_store.id, p_operation, e.event_type, e.message, jsonb_build_object('attempt', p_number)
+    FROM (VALUES
+      ('create', 'provisioning_completed',
+       format('Store is ready at %s', coalesce(v_store.urls ->> 'storefront', v_store.urls ->> 'api'))),
+      ('delete', 'deleted', 'Store is deleted')
+    ) AS e (kind, event_type, message)
+   WHERE e.kind = v_operation.kind AND v_store.id IS NOT NULL;
+  RETURN true;
+END
+$$;
 
 CREATE FUNCTION storeplane.start_attempt(
   p_operation uuid, p_number integer, p_token text, p_job_uid text, p_pod_uid text, p_session_key text
@@ -9,9 +70,8 @@ AS $$
 DECLARE
   v_operation storeplane.operations;
   v_attempt   storeplane.attempts;
-  v_answer    jsonb;
+  v_store     storeplane.stores;
 BEGIN
-  -- Operation before attempt, as every other writer does, so that two of them cannot wait for each other.
   SELECT * INTO v_operation FROM storeplane.operations WHERE id = p_operation FOR NO KEY UPDATE;
   SELECT * INTO v_attempt FROM storeplane.attempts
    WHERE operation_id = p_operation AND number = p_number FOR NO KEY UPDATE;
@@ -22,12 +82,13 @@ BEGIN
     RETURN jsonb_build_object('answer', 'refused', 'reason', 'the operation is being cancelled');
   END IF;
   IF v_operation.state NOT IN ('queued', 'running') OR v_operation.attempt <> p_number
-     OR v_attempt.state NOT IN ('created', 'dispatched', 'running') THEN
+     OR v_attempt.finished_at IS NOT NULL THEN
     RETURN jsonb_build_object('answer', 'refused', 'reason', 'the attempt is over or superseded');
   END IF;
   IF v_attempt.job_uid IS NOT NULL AND v_attempt.job_uid <> p_job_uid THEN
     RETURN jsonb_build_object('answer', 'refused', 'reason', 'another Job belongs to this attempt');
   END IF;
+  SELECT * INTO v_store FROM storeplane.stores WHERE id = v_operation.store_id;
 
   IF v_attempt.pod_uid IS NULL THEN
     UPDATE storeplane.attempts
@@ -37,34 +98,36 @@ BEGIN
      WHERE operation_id = p_operation AND number = p_number;
     UPDATE storeplane.operations
        SET state = 'running', fence = fence + 1, lease_holder = 'pod ' || p_pod_uid,
-           lease_until = now() + interval '180 seconds',
-           started_at = coalesce(started_at, now()), deadline_at = coalesce(deadline_at, now() + interval '15 minutes')
+           lease_until = now() + interval '180 seconds', next_dispatch_at = NULL, waiting_reason = '',
+           started_at = coalesce(started_at, now()),
+           deadline_at = coalesce(deadline_at, now() + storeplane.time_allowed(kind))
      WHERE id = p_operation
     RETURNING * INTO v_operation;
-    IF v_attempt.state = 'created' THEN
-      -- Faster than the dispatcher, whose recording of the Job would have spent the user's turn.
-      UPDATE storeplane.users SET last_served_at = now() WHERE id = v_operation.owner_id;
-    END IF;
     INSERT INTO storeplane.store_events (store_id, operation_id, event_type, message, metadata)
-    SELECT s.id, p_operation, 'provisioning_started', format('Started provisioning %s store', s.engine),
-           jsonb_build_object('attempt', p_number)
-      FROM storeplane.stores AS s WHERE s.id = v_operation.store_id;
+    SELECT v_store.id, p_operation, e.event_type, e.message, jsonb_build_object('attempt', p_number)
+      FROM (VALUES
+        ('create', 'provisioning_started', format('Started provisioning %s store', v_store.engine)),
+        ('delete', 'deleting', 'Removing the store'),
+        ('cleanup', 'deleting', 'Removing what a failed creation left')
+      ) AS e (kind, event_type, message)
+     WHERE e.kind = v_operation.kind;
   ELSIF v_attempt.pod_uid <> p_pod_uid
      OR v_attempt.session_hash <> sha256(convert_to(p_session_key, 'UTF8')) THEN
     RETURN jsonb_build_object('answer', 'other_pod', 'reason', 'another process has begun this attempt');
   END IF;
 
-  SELECT jsonb_build_object(
-           'answer', 'start',
-           'spec', v_operation.spec,
-           'lease_seconds', 180,
-           'seconds_left',
-             greatest(0, least(600, floor(extract(epoch FROM v_operation.deadline_at - now())) - 60))::integer,
-           'finished_phases', coalesce(
-             (SELECT jsonb_agg(DISTINCT p.phase) FROM storeplane.phases AS p
-               WHERE p.operation_id = p_operation AND p.finished_at IS NOT NULL), '[]'))
-    INTO v_answer;
-  RETURN v_answer;
+  RETURN jsonb_build_object(
+    'answer', 'start',
+    'kind', v_operation.kind,
+    'spec', v_operation.spec,
+    'store', jsonb_build_object('id', v_store.id, 'name', v_store.name, 'engine', v_store.engine,
+                                'namespace', v_store.namespace, 'namespace_uid', v_store.namespace_uid),
+    'lease_seconds', 180,
+    'seconds_left',
+      greatest(0, least(600, floor(extract(epoch FROM v_operation.deadline_at - now())) - 60))::integer,
+    'finished_phases', coalesce(
+      (SELECT jsonb_agg(DISTINCT p.phase) FROM storeplane.phases AS p
+        WHERE p.operation_id = p_operation AND p.finished_at IS NOT NULL), '[]'));
 END
 $$;
 
@@ -96,7 +159,11 @@ BEGIN
   IF NOT storeplane.session_is_current(p_operation, p_number, p_session_key) THEN
     RETURN false;
   END IF;
+  SELECT store_id INTO v_store FROM storeplane.operations WHERE id = p_operation;
   IF p_is_end THEN
+    IF p_phase = 'namespace' AND p_detail ->> 'uid' IS NOT NULL THEN
+      UPDATE storeplane.stores SET namespace_uid = p_detail ->> 'uid' WHERE id = v_store;
+    END IF;
     UPDATE storeplane.phases SET finished_at = now(), detail = coalesce(p_detail, '{}')
      WHERE operation_id = p_operation AND number = p_number AND phase = p_phase AND finished_at IS NULL;
   ELSE
@@ -105,7 +172,6 @@ BEGIN
     ON CONFLICT ON CONSTRAINT phases_pkey DO NOTHING;
   END IF;
   v_changed := FOUND;
-  SELECT store_id INTO v_store FROM storeplane.operations WHERE id = p_operation;
   IF v_changed THEN
     INSERT INTO storeplane.store_events (store_id, operation_id, event_type, message, metadata)
     SELECT v_store, p_operation, e.event_type, e.message,
@@ -140,15 +206,12 @@ BEGIN
 END
 $$;
 
--- The pod's last word. A success ends operation and store at once; what follows a failure is the reconciler's choice.
--- A word that comes too late is audited and changes nothing.
+-- The pod's last word. A word that comes too late is audited and changes nothing.
 CREATE FUNCTION storeplane.finish_attempt(
   p_operation uuid, p_number integer, p_session_key text, p_outcome text, p_result jsonb, p_problem jsonb
 ) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-  v_store storeplane.stores;
 BEGIN
   IF p_outcome NOT IN ('succeeded', 'retryable', 'permanent') THEN
     RAISE EXCEPTION 'unknown outcome %', p_outcome USING ERRCODE = 'invalid_parameter_value';
@@ -169,59 +232,8 @@ BEGIN
      WHERE o.id = p_operation;
     RETURN false;
   END IF;
-  UPDATE storeplane.attempts
-     SET state = CASE WHEN p_outcome = 'succeeded' THEN 'succeeded' ELSE 'failed' END,
-         outcome = p_outcome, result = p_result, problem = p_problem, finished_at = now()
-   WHERE operation_id = p_operation AND number = p_number;
-  UPDATE storeplane.operations SET lease_until = NULL, lease_holder = NULL WHERE id = p_operation;
-  IF p_outcome <> 'succeeded' THEN
-    RETURN true;
-  END IF;
-  UPDATE storeplane.operations SET state = 'succeeded', result = p_result, finished_at = now() WHERE id = p_operation;
-  UPDATE storeplane.stores AS s SET state = 'ready', updated_at = now()
-    FROM storeplane.operations AS o
-   WHERE o.id = p_operation AND s.id = o.store_id AND s.state = 'provisioning'
-  RETURNING s.* INTO v_store;
-  INSERT INTO storeplane.store_events (store_id, operation_id, event_type, message, metadata)
-  SELECT v_store.id, p_operation, 'provisioning_completed',
-         format('Store is ready at %s', coalesce(v_store.urls ->> 'storefront', v_store.urls ->> 'api')),
-         jsonb_build_object('attempt', p_number)
-   WHERE v_store.id IS NOT NULL;
-  RETURN true;
+  RETURN storeplane.end_attempt(p_operation, p_number, 'running',
+                                CASE WHEN p_outcome = 'succeeded' THEN 'succeeded' ELSE 'failed' END,
+                                p_outcome, NULL, p_result, p_problem);
 END
 $$;
-
--- Roles belong to the server, not to this database: another database may have made them already, or be making them now.
-DO $$
-DECLARE
-  v_role text;
-BEGIN
-  FOREACH v_role IN ARRAY ARRAY['storeplane_app', 'storeplane_provisioner'] LOOP
-    BEGIN
-      IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = v_role) THEN
-        EXECUTE format('CREATE ROLE %I LOGIN', v_role);
-      END IF;
-    EXCEPTION WHEN duplicate_object OR unique_violation THEN
-      NULL;
-    END;
-  END LOOP;
-  -- Public's right to make temporary tables is a right to fill the disk.
-  EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
-  EXECUTE format('GRANT CONNECT ON DATABASE %I TO storeplane_app, storeplane_provisioner', current_database());
-END
-$$;
-
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA storeplane FROM PUBLIC;
-GRANT USAGE ON SCHEMA storeplane TO storeplane_app, storeplane_provisioner;
-GRANT SELECT ON storeplane.clusters, storeplane.schema_migrations TO storeplane_app;
-GRANT SELECT, INSERT, UPDATE ON
-  storeplane.users, storeplane.stores, storeplane.operations, storeplane.attempts TO storeplane_app;
-GRANT SELECT, INSERT ON
-  storeplane.store_events, storeplane.audit_log, storeplane.attempt_logs TO storeplane_app;
-GRANT SELECT ON storeplane.phases TO storeplane_app;
-GRANT EXECUTE ON FUNCTION
-  storeplane.start_attempt(uuid, integer, text, text, text, text),
-  storeplane.report_event(uuid, integer, text, text, boolean, jsonb),
-  storeplane.heartbeat(uuid, integer, text),
-  storeplane.finish_attempt(uuid, integer, text, text, jsonb, jsonb)
-  TO storeplane_provisioner;

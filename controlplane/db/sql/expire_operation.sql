@@ -1,0 +1,40 @@
+-- purpose: Fail an operation that is out of time, with its open attempt; a create that had begun gets a clean-up
+-- rows: one, or none when it ended meanwhile
+-- caller: reconciler
+-- index: operations_pkey, attempts_one_open, stores_pkey
+-- locks: the operation's row, then the store's, then the attempt's
+-- $1: operation id, $2: expected state, $3: error, $4: id of the clean-up
+-- What its pod waited for goes into the error: without it the timeout would hide the cause.
+WITH operation AS (
+  UPDATE storeplane.operations AS o
+  SET state = 'failed', finished_at = now(), lease_until = NULL, lease_holder = NULL, next_dispatch_at = NULL,
+      fence = o.fence + 1,
+      error = $3::jsonb || CASE WHEN o.waiting_reason = '' THEN '{}' ELSE jsonb_build_object(
+        'detail', format('%s; it was waiting: %s', $3::jsonb ->> 'detail', o.waiting_reason)) END
+  WHERE o.id = $1::uuid AND o.state = $2::text
+  RETURNING o.id, o.store_id, o.owner_id, o.cluster_id, o.kind, o.spec, o.request_id, o.attempt, o.error
+), store AS (
+  UPDATE storeplane.stores AS s SET state = 'failed', updated_at = now()
+  FROM operation
+  WHERE s.id = operation.store_id AND s.state = 'provisioning'
+  RETURNING s.id
+), attempt AS (
+  UPDATE storeplane.attempts AS a
+  SET state = 'failed', outcome = 'timeout', problem = operation.error, finished_at = now()
+  FROM operation
+  WHERE a.operation_id = operation.id AND a.finished_at IS NULL
+), cleanup AS (
+  INSERT INTO storeplane.operations (id, store_id, owner_id, cluster_id, kind, spec, request_id)
+  SELECT $4::uuid, o.store_id, o.owner_id, o.cluster_id, 'cleanup', o.spec, o.request_id
+  FROM operation AS o
+  JOIN store ON store.id = o.store_id
+  WHERE o.kind = 'create' AND EXISTS (
+    SELECT FROM storeplane.attempts AS a WHERE a.store_id = o.store_id AND a.started_at IS NOT NULL
+  )
+), event AS (
+  INSERT INTO storeplane.store_events (store_id, operation_id, event_type, message, metadata)
+  SELECT operation.store_id, operation.id, 'timeout', $3::jsonb ->> 'title',
+         jsonb_build_object('kind', operation.kind, 'attempt', operation.attempt, 'error', operation.error)
+  FROM operation
+)
+SELECT operation.id FROM operation
