@@ -21,6 +21,8 @@ OWNED_BY: Final = {"app.kubernetes.io/managed-by": "storeplane"}
 STORE_LABEL: Final = "storeplane.dev/store-id"
 QUOTA_NAME: Final = "store-quota"
 LIMITS_NAME: Final = "store-limits"
+_ROLE_PREFIX: Final = "storeplane-"
+"""The ClusterRoles of a store are the platform's, `storeplane-store-admin` and `storeplane-store-observer`."""
 
 
 def _labels(store_id: UUID) -> dict[str, str]:
@@ -37,7 +39,7 @@ def namespace(name: str, store_id: UUID) -> dict[str, Any]:
 
 
 def role_binding(name: str, store_id: UUID, *, role: str, subject: tuple[str, str]) -> dict[str, Any]:
-    """Return a binding `role` of the ClusterRole `storeplane-<role>`.
+    """Return a binding `role` of the platform's ClusterRole for it.
 
     Parameters
     ----------
@@ -48,7 +50,7 @@ def role_binding(name: str, store_id: UUID, *, role: str, subject: tuple[str, st
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "RoleBinding",
         "metadata": {"name": role, "namespace": name, "labels": _labels(store_id)},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": f"storeplane-{role}"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": _ROLE_PREFIX + role},
         "subjects": [{"kind": "ServiceAccount", "namespace": subject[0], "name": subject[1]}],
     }
 
