@@ -11,9 +11,8 @@ from typing import Final
 
 from aiohttp import web
 
-from controlplane.api.context import SERVICES, Services
-from controlplane.api.middleware import authenticate, guard
-from controlplane.api.routes import ROUTES
+from controlplane.api.application import make_application
+from controlplane.api.context import Services
 from controlplane.background import Background
 from controlplane.config import Settings
 from controlplane.db.attempts import AttemptRows
@@ -30,16 +29,10 @@ from controlplane.reconciler.conclude import Conclusions
 from controlplane.reconciler.harvest import Harvester
 from controlplane.reconciler.observer import Observer
 from controlplane.reconciler.sweep import Sweep
-from controlplane.services.health import Health
-from controlplane.services.operations import Operations
-from controlplane.services.stores import Stores
-from controlplane.services.users import Users
 from controlplane.telemetry import get_logger
 
-__all__ = ["Parts", "make_application", "parts", "serve"]
+__all__ = ["Parts", "parts", "serve"]
 
-_BODY_LIMIT_BYTES: Final = 64 * 1024
-"""The largest body is a store's wish of a few hundred bytes."""
 _SHUTDOWN_SECONDS: Final = 10.0
 
 _log = get_logger(__name__)
@@ -81,13 +74,7 @@ class Parts:
             self.background.wake()
             notifier.notify()
 
-        self.services = Services(
-            users=Users(self.stores),
-            stores=Stores(self.stores, settings),
-            operations=Operations(self.stores, self.jobs),
-            health=Health(self.stores),
-            wake_dispatcher=wake,
-        )
+        self.services = Services.on(database, self.jobs, settings, wake)
 
 
 @asynccontextmanager
@@ -105,14 +92,6 @@ async def parts(settings: Settings) -> AsyncIterator[Parts]:
         kube = await KubeClient.connect(settings.kubeconfig)
         stack.push_async_callback(kube.close)
         yield Parts(settings, database, kube)
-
-
-def make_application(services: Services) -> web.Application:
-    """Return the HTTP application; it owns nothing that needs closing."""
-    application = web.Application(middlewares=[guard, authenticate], client_max_size=_BODY_LIMIT_BYTES)
-    application[SERVICES] = services
-    application.add_routes(ROUTES)
-    return application
 
 
 async def serve(settings: Settings, *, host: str, port: int, ready_file: Path | None) -> None:

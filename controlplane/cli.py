@@ -139,27 +139,30 @@ def users_add(
     name: Annotated[str, typer.Argument(help="The user's name.")],
     token_stdin: Annotated[bool, typer.Option("--token-stdin", help="Read the token from standard input.")] = False,
     role: Annotated[Role, typer.Option(help="What the user may see and do.")] = Role.MEMBER,
+    max_stores: Annotated[
+        int | None, typer.Option(min=0, max=100_000, help="Stores the user may have; five for a new one.")
+    ] = None,
 ) -> None:
     """Add a user, or give an existing one a new role and token. Without --token-stdin a token is made and printed."""
     import secrets  # noqa: PLC0415
 
     token = _secret_from_stdin("token") if token_stdin else secrets.token_urlsafe(32)
-    user_id = asyncio.run(_add_user(name, role, token))
+    user_id = asyncio.run(_add_user(name, role, token, max_stores))
     typer.echo(f"user {name} ({role}) has the id {user_id}", err=True)
     if not token_stdin:
         typer.echo(token)
 
 
-async def _add_user(name: str, role: Role, token: str) -> str:
+async def _add_user(name: str, role: Role, token: str, max_stores: int | None) -> str:
     from controlplane.config import load_database_settings  # noqa: PLC0415
     from controlplane.db.pool import Database  # noqa: PLC0415
-    from controlplane.db.stores import StoreRows  # noqa: PLC0415
+    from controlplane.db.users import UserRows  # noqa: PLC0415
     from controlplane.services.users import Users  # noqa: PLC0415
 
     settings = load_database_settings()
     database = await Database.connect(settings.database_url.get_secret_value(), size=2)
     try:
-        return await Users(StoreRows(database)).add(name, role, token)
+        return await Users(UserRows(database)).add(name, role, token, max_stores=max_stores)
     finally:
         await database.close()
 

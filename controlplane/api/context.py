@@ -2,19 +2,28 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
-from uuid import UUID
+from typing import Final, Protocol, Self
 
 from aiohttp import web
 
-from controlplane.domain.errors import FieldProblem, InvalidInputError, NotFoundError
-from controlplane.domain.store import Caller
+from controlplane.config import Settings
+from controlplane.db.pool import Database
+from controlplane.db.stores import StoreRows
+from controlplane.db.users import UserRows
+from controlplane.domain.store import Caller, Origin
 from controlplane.services.health import Health
+from controlplane.services.logs import Logs, LogSource
 from controlplane.services.operations import Operations
+from controlplane.services.reattach import JobSource, Reattach
+from controlplane.services.retries import Retries
 from controlplane.services.stores import Stores
 from controlplane.services.users import Users
 
-__all__ = ["CALLER", "REQUEST_ID", "SERVICES", "Services", "caller_of", "number_in_query", "path_id"]
+__all__ = ["CALLER", "DOCUMENT", "REQUEST_ID", "SERVICES", "TIME_LIMIT", "TRACEPARENT", "Jobs", "Services", "origin_of"]
+
+
+class Jobs(JobSource, LogSource, Protocol):
+    """What the API asks of the cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,37 +33,44 @@ class Services:
     users: Users
     stores: Stores
     operations: Operations
+    retries: Retries
+    reattach: Reattach
+    logs: Logs
     health: Health
     wake_dispatcher: Callable[[], None]
     """Hint that there is something to claim."""
 
+    @classmethod
+    def on(cls, database: Database, jobs: Jobs, settings: Settings, wake: Callable[[], None]) -> Self:
+        """Return every service on one database and cluster; `database` is made less patient, as requests need it."""
+        quick = database.for_requests()
+        return cls(
+            users=Users(UserRows(quick)),
+            stores=Stores(quick, settings),
+            operations=Operations(quick),
+            retries=Retries(quick, settings),
+            reattach=Reattach(quick, jobs),
+            logs=Logs(quick, jobs),
+            health=Health(StoreRows(quick)),
+            wake_dispatcher=wake,
+        )
+
 
 SERVICES: Final = web.AppKey("services", Services)
+DOCUMENT: Final = web.AppKey("document", bytes)
+"""The OpenAPI document, made once."""
 CALLER: Final = web.RequestKey("caller", Caller)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
+TRACEPARENT: Final = web.RequestKey("traceparent", str)
+TIME_LIMIT: Final = web.RequestKey("time_limit", object)
+"""The request's `asyncio.Timeout`; a handler that streams takes it off."""
 
 
-def path_id(request: web.Request) -> UUID:
-    """Return the id in the path; `NotFoundError` when it is none, since nothing can have it."""
-    raw = request.match_info["id"]
-    try:
-        return UUID(raw)
-    except ValueError:
-        message = "There is nothing with this id"
-        raise NotFoundError(message) from None
-
-
-def number_in_query(request: web.Request, name: str, *, default: int, most: int) -> int:
-    """Return a non-negative number of the query string; `InvalidInputError` when it is none or above `most`."""
-    raw = request.query.get(name)
-    if raw is None:
-        return default
-    if not (raw.isascii() and raw.isdigit()) or len(raw) > len(str(most)) or int(raw) > most:
-        message = f"{name} is a number from 0 to {most}"
-        raise InvalidInputError(message, FieldProblem(f"#/{name}", message))
-    return int(raw)
-
-
-def caller_of(request: web.Request) -> Caller:
-    """Return who is calling, as the middleware found it."""
-    return request[CALLER]
+def origin_of(request: web.Request) -> Origin:
+    """Return who is calling and how the request is found again, as the middleware found it."""
+    return Origin(
+        caller=request[CALLER],
+        request_id=request[REQUEST_ID],
+        traceparent=request[TRACEPARENT],
+        ip=request.remote,
+    )

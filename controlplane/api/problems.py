@@ -1,7 +1,7 @@
-"""Domain errors as RFC 9457 problems: one table, the only place with status codes.
+"""Errors as RFC 9457 problems. Statuses come from the one table; no handler names any.
 
-Clients switch on `type` and `code`; `title` is constant per type, `detail` tells this occurrence. A class that is not
-in the table is answered like its nearest base.
+Clients switch on `type` and `code`; `title` is constant per type, `detail` tells this occurrence. A class whose code is
+not in the table is answered like its nearest base.
 """
 
 from collections.abc import Mapping
@@ -13,126 +13,123 @@ import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
-from controlplane.domain import errors
+from controlplane.api.problem_table import PROBLEMS, type_of
+from controlplane.domain import errors, refusals
 
-__all__ = ["MAPPING", "Problem", "body_problem", "from_domain_error", "from_http_error", "internal_error"]
-
-MAPPING: Final[Mapping[type[errors.ControlPlaneError], tuple[int, str]]] = MappingProxyType(
-    {
-        errors.UnauthorizedError: (401, "Authentication required"),
-        errors.InvalidTokenError: (401, "The token is not valid"),
-        errors.NotFoundError: (404, "Not found"),
-        errors.StoreNotFoundError: (404, "Store not found"),
-        errors.OperationNotFoundError: (404, "Operation not found"),
-        errors.LogNotAvailableError: (404, "Log not available"),
-        errors.ConflictError: (409, "Conflict"),
-        errors.NameTakenError: (409, "Name taken"),
-        errors.OperationInProgressError: (409, "Operation in progress"),
-        errors.StaleLeaseError: (409, "Changed meanwhile"),
-        errors.JobConflictError: (409, "Foreign Job"),
-        errors.InvalidJsonError: (400, "Invalid JSON"),
-        errors.InvalidInputError: (422, "Invalid input"),
-        errors.NameTooLongError: (422, "Name too long"),
-        errors.NameReservedError: (422, "Name reserved"),
-        errors.EngineUnsupportedError: (422, "Engine not supported"),
-        errors.EnginePlannedError: (422, "Engine planned"),
-        errors.DependencyUnavailableError: (503, "Dependency unavailable"),
-        errors.DatabaseUnavailableError: (503, "Database unavailable"),
-        errors.SchemaMissingError: (503, "Database not migrated"),
-        errors.DatabaseRightMissingError: (503, "Database right missing"),
-        errors.ConfigurationError: (500, "Internal error"),
-        errors.MigrationError: (500, "Internal error"),
-        errors.DatabaseFaultError: (500, "Internal error"),
-        errors.ControlPlaneError: (500, "Internal error"),
-    }
-)
+__all__ = ["Problem", "code_of", "from_domain_error", "from_http_error", "invalid_fields", "problem_of"]
 
 _HTTP_CODES: Final = MappingProxyType(
     {
-        400: ("BAD_REQUEST", "Bad request"),
-        404: ("ROUTE_NOT_FOUND", "No such resource"),
-        405: ("METHOD_NOT_ALLOWED", "Method not allowed"),
-        413: ("BODY_TOO_LARGE", "Body too large"),
-        415: ("UNSUPPORTED_MEDIA_TYPE", "Unsupported media type"),
+        400: "BAD_REQUEST",
+        404: "ROUTE_NOT_FOUND",
+        405: "METHOD_NOT_ALLOWED",
+        408: "BODY_TIMEOUT",
+        413: "BODY_TOO_LARGE",
+        417: "EXPECTATION_FAILED",
     }
 )
 _RETRY_SECONDS: Final = 5
 _UNAUTHORIZED: Final = 401
 _INTERNAL: Final = 500
 _UNAVAILABLE: Final = 503
+_NOT_TOLD: Final = "Something went wrong on our side; the request id finds it in the log"
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An error as a client sees it."""
+    """An error as a client sees it; status and title follow from the code."""
 
-    status: int
     code: str
     """UPPER_SNAKE; `type` is the same in kebab case below `/problems/`."""
-    title: str
-    """Constant per code."""
     detail: str
     """This occurrence; no secret, no internals."""
     fields: tuple[errors.FieldProblem, ...] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """Extension members: `operation_id`, `retry_after_seconds`."""
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def response(self, request_id: str) -> web.Response:
         """Return the problem as an answer to a request."""
+        kind = PROBLEMS[self.code]
         body: dict[str, Any] = {
-            "type": "/problems/" + self.code.lower().replace("_", "-"),
-            "title": self.title,
-            "status": self.status,
+            "type": type_of(self.code),
+            "title": kind.title,
+            "status": kind.status,
             "detail": self.detail,
             "code": self.code,
             "request_id": request_id,
+            **self.more,
         }
         if self.fields:
             body["errors"] = [{"pointer": each.pointer, "detail": each.detail} for each in self.fields]
         return web.Response(
-            status=self.status,
+            status=kind.status,
             body=orjson.dumps(body),
             content_type="application/problem+json",
             headers=self.headers,
         )
 
 
-def from_domain_error(error: errors.ControlPlaneError, request_id: str) -> web.Response:
-    """Return the problem for a domain error; an internal one tells nothing of its cause."""
-    status, title = next(MAPPING[kind] for kind in type(error).__mro__ if kind in MAPPING)
+def code_of(error: errors.ControlPlaneError) -> str:
+    """Return the code an error is answered with: its own, or its nearest base's that callers know."""
+    return next(
+        kind.code
+        for kind in type(error).__mro__
+        if issubclass(kind, errors.ControlPlaneError) and kind.code in PROBLEMS
+    )
+
+
+def problem_of(error: errors.ControlPlaneError) -> Problem:
+    """Return the problem of a domain error; an internal one tells nothing of its cause."""
+    code = code_of(error)
+    status = PROBLEMS[code].status
     if status == _INTERNAL:
-        return internal_error(request_id)
-    headers = {}
+        return Problem(code, _NOT_TOLD)
+    headers: dict[str, str] = {}
+    more: dict[str, Any] = {}
     if status == _UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
+    seconds = error.retry_after_seconds if isinstance(error, refusals.LimitExceededError) else None
     if status == _UNAVAILABLE:
-        headers["Retry-After"] = str(_RETRY_SECONDS)
+        seconds = _RETRY_SECONDS
+    if seconds is not None:
+        headers["Retry-After"] = str(seconds)
+        more["retry_after_seconds"] = seconds
+    if isinstance(error, refusals.RateLimitedError):
+        headers |= {
+            "RateLimit-Limit": str(error.per_minute),
+            "RateLimit-Remaining": "0",
+            "RateLimit-Reset": str(error.retry_after_seconds),
+        }
+    operation_id = getattr(error, "operation_id", None)
+    if operation_id is not None and isinstance(error, errors.ConflictError):
+        more["operation_id"] = str(operation_id)
     fields = error.problems if isinstance(error, errors.InvalidInputError) else ()
-    return Problem(status, error.code, title, error.detail, fields, headers).response(request_id)
+    return Problem(code, error.detail, fields, more, headers)
+
+
+def from_domain_error(error: errors.ControlPlaneError, request_id: str) -> web.Response:
+    """Return the answer for a domain error."""
+    return problem_of(error).response(request_id)
 
 
 def from_http_error(error: web.HTTPException, request_id: str) -> web.Response:
-    """Return the problem for an error of the web framework, keeping headers such as Allow."""
-    code, title = _HTTP_CODES.get(error.status, (f"HTTP_{error.status}", error.reason))
+    """Return the answer for an error of the web framework, keeping headers such as Allow."""
+    code = _HTTP_CODES.get(error.status, "BAD_REQUEST" if error.status < _INTERNAL else "INTERNAL")
     headers = {name: value for name, value in error.headers.items() if name.lower() != "content-type"}
     headers.pop("Content-Length", None)
-    return Problem(error.status, code, title, error.reason, headers=headers).response(request_id)
+    return Problem(code, PROBLEMS[code].meaning, headers=headers).response(request_id)
 
 
-def internal_error(request_id: str) -> web.Response:
-    """Return the problem for what nobody foresaw."""
-    detail = "Something went wrong on our side; the request id finds it in the log"
-    return Problem(_INTERNAL, "INTERNAL", "Internal error", detail).response(request_id)
-
-
-def body_problem(error: ValidationError) -> errors.ControlPlaneError:
-    """Return the domain error for a body that does not match its model; what was sent is not repeated."""
+def invalid_fields(error: ValidationError, what: str) -> errors.ControlPlaneError:
+    """Return the domain error for input that does not match its model; what was sent is not repeated."""
     if any(problem["type"] == "json_invalid" for problem in error.errors(include_input=False)):
         return errors.InvalidJsonError()
     listed = [
         errors.FieldProblem("#/" + "/".join(_escaped(part) for part in problem["loc"]), problem["msg"])
         for problem in error.errors(include_input=False, include_url=False)
     ]
-    return errors.InvalidInputError("The body does not match the schema", *listed)
+    return errors.InvalidInputError(f"{what} does not match the schema", *listed)
 
 
 def _escaped(part: str | int) -> str:

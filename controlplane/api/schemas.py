@@ -1,130 +1,108 @@
-"""Bodies of requests and responses; used nowhere else in the program."""
+"""Bodies of requests and query strings; used nowhere else in the program. What is answered: `api.answers`."""
 
-from datetime import datetime
-from typing import Any, Self
+from typing import Annotated, Final
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from controlplane.domain.operation import Operation, Waiting
-from controlplane.domain.store import Store, StoreEvent
+from controlplane.domain.operation import OperationKind
+from controlplane.domain.transitions import OperationState, StoreState
 
-__all__ = ["AcceptedBody", "CreateStoreBody", "EventBody", "EventsBody", "OperationBody", "StoreBody", "WaitingBody"]
+__all__ = [
+    "CreateStoreBody",
+    "EmptyBody",
+    "EventsQuery",
+    "LogsQuery",
+    "NoQuery",
+    "OperationsQuery",
+    "RetryBody",
+    "StoresQuery",
+]
+
+_CURSOR_MOST: Final = 2**63 - 1
+_ATTEMPT_MOST: Final = 2**31 - 1
 
 
-class CreateStoreBody(BaseModel):
-    """Body of `POST /api/stores`."""
+def _digits(value: object) -> object:
+    # Query strings are text: 1e2, 1_0 and +1 are no numbers here.
+    if isinstance(value, str):
+        return int(value) if value.isascii() and value.isdigit() and len(value) < len(str(_CURSOR_MOST)) else None
+    return value
 
+
+def _flag(value: object) -> object:
+    return {"true": True, "false": False}.get(value) if isinstance(value, str) else value
+
+
+_Number = Annotated[int, BeforeValidator(_digits)]
+
+
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    name: str = Field(max_length=1000)
-    """Any text; the 60 characters of the rule are checked with its own sentence."""
-    engine: str = Field(max_length=64)
-    slug: str | None = Field(default=None, max_length=1000)
+
+class CreateStoreBody(_Strict):
+    """A wish for a store."""
+
+    name: str = Field(max_length=1000, examples=["My Shop"], description="Display name, at most 60 characters.")
+    # The longer limit only bounds the input: the rule of 60 has its own sentence.
+    engine: str = Field(max_length=64, examples=["medusa"], description="One of the supported engines.")
+    slug: str | None = Field(
+        default=None, max_length=1000, description="Part of namespace and host; made from the name when left out."
+    )
 
 
-class StoreBody(BaseModel):
-    """A store."""
+class RetryBody(_Strict):
+    """How to retry; the body may be left out."""
 
-    id: UUID
-    name: str
-    engine: str
-    state: str
-    urls: dict[str, str | None]
-    namespace: str
-
-    @classmethod
-    def from_domain(cls, store: Store) -> Self:
-        """Return the body of a store."""
-        return cls(
-            id=store.id,
-            name=store.name,
-            engine=store.engine,
-            state=store.state.value,
-            urls=store.urls,
-            namespace=store.namespace,
-        )
+    refresh_spec: bool = Field(
+        default=False, description="Resolve images, chart and plan anew instead of repeating the frozen ones."
+    )
 
 
-class WaitingBody(BaseModel):
-    """Why an operation waits; the position is null once it has left the queue."""
-
-    reason: str
-    position: int | None
-    since: datetime
-
-    @classmethod
-    def from_domain(cls, waiting: Waiting) -> Self:
-        """Return the body of a wait."""
-        return cls(reason=waiting.reason, position=waiting.position, since=waiting.since)
+class EmptyBody(_Strict):
+    """Nothing; the body may be left out."""
 
 
-class OperationBody(BaseModel):
-    """An operation."""
-
-    id: UUID
-    kind: str
-    state: str
-    attempt: int
-    waiting: WaitingBody | None
-    error: dict[str, Any] | None
-    store_id: UUID
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-
-    @classmethod
-    def from_domain(cls, operation: Operation) -> Self:
-        """Return the body of an operation."""
-        return cls(
-            id=operation.id,
-            kind=operation.kind.value,
-            state=operation.state.value,
-            attempt=operation.attempt,
-            waiting=None if operation.waiting is None else WaitingBody.from_domain(operation.waiting),
-            error=operation.error,
-            store_id=operation.store_id,
-            created_at=operation.created_at,
-            started_at=operation.started_at,
-            finished_at=operation.finished_at,
-        )
+class _Query(BaseModel):
+    model_config = ConfigDict(extra="forbid")
 
 
-class AcceptedBody(BaseModel):
-    """A store with its newest operation; the body of every 202."""
-
-    store: StoreBody
-    operation: OperationBody
+class NoQuery(_Query):
+    """No parameters."""
 
 
-class EventBody(BaseModel):
-    """One line of a store's history."""
-
-    id: int
-    event_type: str
-    message: str
-    metadata: dict[str, Any]
-    created_at: datetime
+class _Page(_Query):
+    limit: _Number = Field(default=50, ge=1, le=200, description="Most items of the page.")
+    cursor: str | None = Field(default=None, max_length=200, description="`next` of the page before.")
 
 
-class EventsBody(BaseModel):
-    """A page of a store's history."""
+class StoresQuery(_Page):
+    """Which stores."""
 
-    items: list[EventBody]
-    next: str | None
-    """Cursor of the next page, or null on the last."""
+    state: StoreState | None = Field(default=None, description="Left out: every state but deleted.")
+    engine: str | None = Field(default=None, max_length=64)
 
-    @classmethod
-    def from_domain(cls, events: list[StoreEvent], limit: int) -> Self:
-        """Return a page made of up to `limit` events, when one more was asked for."""
-        items = [
-            EventBody(
-                id=event.id,
-                event_type=event.event_type,
-                message=event.message,
-                metadata=event.metadata,
-                created_at=event.created_at,
-            )
-            for event in events[:limit]
-        ]
-        return cls(items=items, next=str(items[-1].id) if len(events) > limit else None)
+
+class OperationsQuery(_Page):
+    """Which operations."""
+
+    store: UUID | None = Field(default=None, description="Of this store alone.")
+    state: OperationState | None = None
+    kind: OperationKind | None = None
+
+
+class EventsQuery(_Query):
+    """Which part of the history."""
+
+    limit: _Number = Field(default=50, ge=1, le=200, description="Most items of the page.")
+    cursor: _Number = Field(default=0, ge=0, le=_CURSOR_MOST, description="Id after which the page begins.")
+
+
+class LogsQuery(_Query):
+    """Which log, and how."""
+
+    attempt: _Number | None = Field(default=None, ge=1, le=_ATTEMPT_MOST, description="Left out: the newest.")
+    follow: Annotated[bool, BeforeValidator(_flag)] = Field(
+        default=False, description="Go on until the pod ends, instead of what there is now."
+    )

@@ -17,6 +17,7 @@ from controlplane.domain.errors import (
     DatabaseFaultError,
     DatabaseRightMissingError,
     DatabaseUnavailableError,
+    KeyUsedError,
     NameTakenError,
     OperationInProgressError,
     SchemaMissingError,
@@ -29,6 +30,7 @@ CONSTRAINT_ERRORS: Final[Mapping[str, Callable[[], ControlPlaneError]]] = Mappin
         "stores_slug_unique": NameTakenError,
         "operations_one_active": OperationInProgressError,
         "operations_one_delete": OperationInProgressError,
+        "idempotency_keys_pkey": KeyUsedError,
     }
 )
 SQLSTATE_ERRORS: Final[Mapping[str, Callable[[str], ControlPlaneError]]] = MappingProxyType(

@@ -1,9 +1,10 @@
 """The connection pool: limits on every wait, JSON as Python values, errors translated."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self, TypeVar
 
 import asyncpg
 import orjson
@@ -11,11 +12,15 @@ import orjson
 from controlplane.db.errors import translated
 from controlplane.db.queries import query
 
-__all__ = ["Database", "Session"]
+__all__ = ["Database", "Session", "Statements"]
 
 _CONNECT_SECONDS: Final = 5.0
 _ACQUIRE_SECONDS: Final = 5.0
-"""A request that waits longer for a connection is better told to come back."""
+_REQUEST_ACQUIRE_SECONDS: Final = 1.5
+"""A request that waits longer for a connection is better told to come back: an answer is due within two seconds."""
+_RETRIES: Final = 3
+_RETRY_PAUSE_SECONDS: Final = 0.02
+"""The longest pause before the first repetition; it doubles. The other side of a deadlock needs a moment to commit."""
 _STATEMENT_SECONDS: Final = 10.0
 _SERVER_SETTINGS: Final = {
     "application_name": "storeplane",
@@ -32,6 +37,19 @@ def _json(value: object) -> str:
 
 async def _prepare(connection: Any) -> None:
     await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_json, decoder=orjson.loads)
+
+
+_T = TypeVar("_T")
+
+
+class Statements(Protocol):
+    """What rows are read and written through: the pool, each statement for itself, or a transaction's session."""
+
+    async def fetch(self, name: str, *arguments: object) -> Sequence[Any]:
+        """Run `sql/<name>.sql` and return its rows."""
+
+    async def fetch_one(self, name: str, *arguments: object) -> Any | None:
+        """Run `sql/<name>.sql` and return its row, or None."""
 
 
 class Session:
@@ -51,10 +69,15 @@ class Session:
 
 
 class Database:
-    """The pool. Every method opens its own transaction unless it says otherwise."""
+    """The pool. Every method opens its own transaction unless it says otherwise.
 
-    def __init__(self, pool: Any) -> None:
+    A deadlock or serialization failure has written nothing, so the whole of a statement, or of a `run`, is repeated up
+    to three times. Nothing else is ever repeated: after a cut connection nobody knows what was committed.
+    """
+
+    def __init__(self, pool: Any, *, acquire_seconds: float = _ACQUIRE_SECONDS) -> None:
         self._pool = pool
+        self._acquire_seconds = acquire_seconds
 
     @classmethod
     async def connect(cls, url: str, *, size: int) -> Self:
@@ -87,25 +110,59 @@ class Database:
         except TimeoutError:
             self._pool.terminate()
 
+    def for_requests(self) -> Self:
+        """Return the same pool, less patient: for answers that a person waits for."""
+        return type(self)(self._pool, acquire_seconds=_REQUEST_ACQUIRE_SECONDS)
+
     async def fetch(self, name: str, *arguments: object) -> Sequence[Any]:
         """Run one statement in a transaction of its own and return its rows."""
-        async with self._session() as session:
-            return await session.fetch(name, *arguments)
+
+        async def step() -> Sequence[Any]:
+            async with self._acquired() as connection:
+                return await Session(connection).fetch(name, *arguments)
+
+        return await _repeated(step)
 
     async def fetch_one(self, name: str, *arguments: object) -> Any | None:
         """Run one statement in a transaction of its own and return its row, or None."""
-        async with self._session() as session:
-            return await session.fetch_one(name, *arguments)
+
+        async def step() -> Any | None:
+            async with self._acquired() as connection:
+                return await Session(connection).fetch_one(name, *arguments)
+
+        return await _repeated(step)
+
+    async def run(self, work: Callable[[Session], Awaitable[_T]]) -> _T:
+        """Do `work` in one transaction and return what it returns.
+
+        It may be done again from its beginning, so it must do nothing but run statements.
+        """
+
+        async def step() -> _T:
+            async with self._acquired() as connection, connection.transaction():
+                return await work(Session(connection))
+
+        return await _repeated(step)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Session]:
         """Open a transaction for several statements; nothing but statements belongs inside."""
         with translated():
-            async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection, connection.transaction():
+            async with self._acquired() as connection, connection.transaction():
                 yield Session(connection)
 
     @asynccontextmanager
-    async def _session(self) -> AsyncIterator[Session]:
-        with translated():
-            async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
-                yield Session(connection)
+    async def _acquired(self) -> AsyncIterator[Any]:
+        async with self._pool.acquire(timeout=self._acquire_seconds) as connection:
+            yield connection
+
+
+async def _repeated(step: Callable[[], Awaitable[_T]]) -> _T:
+    with translated():
+        for tried in range(_RETRIES):
+            try:
+                return await step()
+            except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+                # Random, or both sides would meet again.
+                await asyncio.sleep(random.uniform(0, _RETRY_PAUSE_SECONDS * 2**tried))  # noqa: S311 -- no secret
+        return await step()

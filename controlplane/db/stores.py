@@ -1,15 +1,28 @@
-"""Rows of users, stores, their operations and history, as a caller may see them."""
+"""Rows of stores and their history, as a caller may see them."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from controlplane.db.pool import Database
-from controlplane.domain.operation import Operation, OperationKind, Waiting
-from controlplane.domain.store import Caller, Role, Store, StoreEvent
-from controlplane.domain.transitions import OperationState, StoreState
+from controlplane.db.idempotency import IdempotencyKey
+from controlplane.db.pool import Statements
+from controlplane.domain.store import Caller, Store, StoreEvent
+from controlplane.domain.transitions import StoreState
 
-__all__ = ["AttemptLog", "NewStore", "StoreRows"]
+__all__ = ["AcceptedCreate", "After", "NewDelete", "NewStore", "Page", "StoreRows"]
+
+After = tuple[datetime, UUID]
+"""`created_at` and id of the row before a page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which part of a list, newest first."""
+
+    after: After | None
+    """None for the first page."""
+    limit: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,46 +41,47 @@ class NewStore:
     spec: dict[str, Any]
     request_id: str
     ip: str | None
+    creates_per_minute: int
+    key: IdempotencyKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptLog:
-    """Where the log of an operation's newest attempt is to be had."""
+class AcceptedCreate:
+    """What is left of the owner's rate after a create."""
 
-    number: int
-    """0 before the first attempt."""
-    job_uid: str | None
-    job_name: str | None
-    state: str | None
-    """`stored`, `unavailable`, or None before the harvest."""
-    content: str | None
+    creates_left: int
+    reset_seconds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewDelete:
+    """Everything a delete writes."""
+
+    store_id: UUID
+    operation_id: UUID
+    spec: dict[str, Any]
+    request_id: str
+    ip: str | None
 
 
 class StoreRows:
-    """Reads and writes on behalf of a caller; each method is one transaction of its own."""
+    """Reads and writes on behalf of a caller; on a pool each method is a transaction of its own."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, statements: Statements) -> None:
+        self._statements = statements
 
-    async def user_by_token(self, token_hash: bytes) -> Caller | None:
-        """Return whose token this is, or None."""
-        row = await self._database.fetch_one("user_by_token", token_hash)
-        return None if row is None else Caller(row["id"], Role(row["role"]))
-
-    async def add_user(self, user_id: UUID, name: str, role: Role, token_hash: bytes) -> UUID:
-        """Add a user, or change role and token of the one with this name; return the id."""
-        row = await self._database.fetch_one("add_user", user_id, name, role.value, token_hash)
-        return _present(row)["id"]  # type: ignore[no-any-return]  # rows are untyped
-
-    async def submit_create(self, new: NewStore) -> None:
-        """Write store, operation, first event and audit row in one statement.
+    async def submit_create(self, new: NewStore) -> AcceptedCreate | None:
+        """Write store, operation, first event, audit row and key in one statement; None when a limit forbids it.
 
         Raises
         ------
         NameTakenError
             The owner has a store with this slug that is not deleted.
+        KeyUsedError
+            The key was used meanwhile.
         """
-        await self._database.fetch_one(
+        key = new.key
+        row = await self._statements.fetch_one(
             "submit_create",
             new.store_id,
             new.owner_id,
@@ -81,49 +95,80 @@ class StoreRows:
             new.spec,
             new.request_id,
             new.ip,
+            new.creates_per_minute,
+            None if key is None else key.route,
+            None if key is None else key.key,
+            None if key is None else key.fingerprint,
         )
+        return None if row is None else AcceptedCreate(row["creates_left"], row["reset_seconds"])
 
     async def get_store(self, store_id: UUID, caller: Caller) -> Store | None:
         """Return the store, or None when there is none for this caller."""
-        row = await self._database.fetch_one("get_store", store_id, caller.user_id, caller.role.value)
+        row = await self._statements.fetch_one("get_store", store_id, caller.user_id, caller.role.value)
         return None if row is None else _store(row)
 
-    async def get_operation(self, operation_id: UUID, caller: Caller) -> Operation | None:
-        """Return the operation, or None when there is none for this caller."""
-        row = await self._database.fetch_one("get_operation", operation_id, caller.user_id, caller.role.value)
-        return None if row is None else _operation(row)
+    async def newest_spec(self, store_id: UUID, caller: Caller) -> dict[str, Any] | None:
+        """Return the spec of the store's newest operation, or None when there is no such store for this caller."""
+        row = await self._statements.fetch_one("get_store", store_id, caller.user_id, caller.role.value)
+        return None if row is None else row["spec"]
 
-    async def latest_operation(self, store_id: UUID, caller: Caller) -> Operation | None:
-        """Return the store's newest operation, or None when there is none for this caller."""
-        row = await self._database.fetch_one("latest_operation", store_id, caller.user_id, caller.role.value)
-        return None if row is None else await self.get_operation(row["id"], caller)
+    async def list_stores(
+        self, caller: Caller, page: Page, *, state: StoreState | None, engine: str | None
+    ) -> list[Store]:
+        """Return a page of stores, newest first; deleted ones only when that state is asked for."""
+        rows = await self._statements.fetch(
+            "list_stores",
+            caller.user_id,
+            caller.role.value,
+            None if state is None else state.value,
+            engine,
+            *(page.after or (None, None)),
+            page.limit,
+        )
+        return [_store(row) for row in rows]
+
+    async def cancel_for_delete(self, store_id: UUID, caller: Caller) -> list[UUID]:
+        """Ask what the store is busy with to end; return the ids of it."""
+        rows = await self._statements.fetch("cancel_for_delete", store_id, caller.user_id, caller.role.value)
+        return [row["id"] for row in rows]
+
+    async def submit_delete(self, new: NewDelete, caller: Caller) -> bool:
+        """Write a delete; False when the store is deleted by now.
+
+        Raises
+        ------
+        OperationInProgressError
+            It is being deleted.
+        """
+        row = await self._statements.fetch_one(
+            "submit_delete",
+            new.store_id,
+            caller.user_id,
+            caller.role.value,
+            new.operation_id,
+            new.spec,
+            new.request_id,
+            new.ip,
+        )
+        return row is not None
 
     async def list_events(self, store_id: UUID, caller: Caller, *, after: int, limit: int) -> list[StoreEvent]:
         """Return up to `limit` events with ids above `after`, oldest first."""
-        rows = await self._database.fetch(
+        rows = await self._statements.fetch(
             "list_store_events", store_id, caller.user_id, caller.role.value, after, limit
         )
         return [
             StoreEvent(row["id"], row["event_type"], row["message"], row["metadata"], row["created_at"]) for row in rows
         ]
 
-    async def attempt_log(self, operation_id: UUID, caller: Caller) -> AttemptLog | None:
-        """Return where the log is, or None when there is no such operation for this caller."""
-        row = await self._database.fetch_one("attempt_log", operation_id, caller.user_id, caller.role.value)
-        if row is None:
-            return None
-        return AttemptLog(row["attempt"], row["job_uid"], row["job_name"], row["log_state"], row["content"])
+    async def audit_foreign_id(self, asked: UUID, caller: Caller, ip: str | None) -> None:
+        """Keep that the caller asked for another user's store or operation; nothing when there is none."""
+        await self._statements.fetch_one("audit_foreign_id", asked, caller.user_id, ip)
 
     async def schema_version(self) -> int:
         """Return the number of the newest migration applied; 0 before the first."""
-        return int(_present(await self._database.fetch_one("schema_version"))["number"])
-
-
-def _present(row: Any | None) -> Any:
-    if row is None:
-        message = "a statement that always returns a row returned none"
-        raise RuntimeError(message)
-    return row
+        rows = await self._statements.fetch("schema_version")
+        return int(rows[0]["number"])
 
 
 def _store(row: Any) -> Store:
@@ -137,22 +182,6 @@ def _store(row: Any) -> Store:
         namespace=row["namespace"],
         urls=row["urls"],
         created_at=row["created_at"],
-    )
-
-
-def _operation(row: Any) -> Operation:
-    waiting = None
-    if row["is_waiting"]:
-        waiting = Waiting(row["waiting_reason"], row["position"], row["waiting_since"])
-    return Operation(
-        id=row["id"],
-        store_id=row["store_id"],
-        kind=OperationKind(row["kind"]),
-        state=OperationState(row["state"]),
-        attempt=row["attempt"],
-        waiting=waiting,
-        error=row["error"],
-        created_at=row["created_at"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
+        updated_at=row["updated_at"],
+        operation_id=row["operation_id"],
     )

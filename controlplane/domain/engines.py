@@ -16,14 +16,26 @@ class Engine:
     """One kind of shop that can be ordered."""
 
     name: str
+    version: str
+    """Of the shop's software, as its image and chart have it."""
     chart: str
     """Folder of its chart in the provisioner's image."""
+    chart_version: str
     images: tuple[str, ...]
     """Image names its chart asks for; each has a setting."""
 
 
-CATALOGUE: Final = {"medusa": Engine(name="medusa", chart="medusa", images=("server", "postgres", "redis"))}
-PLANNED: Final = frozenset({"woocommerce", "magento"})
+CATALOGUE: Final = {
+    "medusa": Engine(
+        name="medusa",
+        version="2.21.2",
+        chart="medusa",
+        chart_version="0.1.0",
+        images=("server", "postgres", "redis"),
+    )
+}
+PLANNED: Final = {"woocommerce": "10", "magento": "2.4"}
+"""Announced engines with the version line they begin with."""
 
 
 def engine_named(name: str) -> Engine:

@@ -6,6 +6,7 @@ one, the next step. No HTTP status is named here: `api.problems` maps classes to
 
 from dataclasses import dataclass
 from typing import ClassVar
+from uuid import UUID
 
 from typing_extensions import override
 
@@ -24,6 +25,7 @@ __all__ = [
     "InvalidJsonError",
     "InvalidTokenError",
     "JobConflictError",
+    "KeyUsedError",
     "LogNotAvailableError",
     "MigrationError",
     "NameReservedError",
@@ -115,8 +117,19 @@ class OperationInProgressError(ConflictError):
 
     code = "OPERATION_IN_PROGRESS"
 
+    def __init__(self, operation_id: UUID | None = None, kind: str = "") -> None:
+        named = f"{kind} {operation_id}" if operation_id is not None else "Another operation"
+        super().__init__(f"{named} of this store is in progress; wait for its end or cancel it")
+        self.operation_id = operation_id
+
+
+class KeyUsedError(ConflictError):
+    """Another request with the same Idempotency-Key was first; its answer is to be repeated."""
+
+    code = "KEY_USED"
+
     def __init__(self) -> None:
-        super().__init__("Another operation of this store is in progress; wait for its end or cancel it")
+        super().__init__("Another request with this Idempotency-Key is being answered; try again")
 
 
 class StaleLeaseError(ConflictError):

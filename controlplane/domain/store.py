@@ -8,7 +8,7 @@ from uuid import UUID
 
 from controlplane.domain.transitions import StoreState
 
-__all__ = ["Caller", "Role", "Store", "StoreEvent"]
+__all__ = ["Caller", "Origin", "Role", "Store", "StoreEvent"]
 
 
 class Role(StrEnum):
@@ -27,6 +27,17 @@ class Caller:
     role: Role
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a request comes from: who asks, and how everything it causes is found again."""
+
+    caller: Caller
+    request_id: str
+    traceparent: str
+    """W3C trace context, the caller's or one made for the request; goes with the operation into the Job's pod."""
+    ip: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Store:
     """A tenant's shop."""
@@ -41,6 +52,9 @@ class Store:
     urls: dict[str, str | None]
     """`storefront`, `admin`, `api`; null where the engine has none."""
     created_at: datetime
+    updated_at: datetime
+    operation_id: UUID
+    """Its newest operation."""
 
 
 @dataclass(frozen=True, slots=True)

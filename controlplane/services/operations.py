@@ -1,76 +1,84 @@
-"""Operations: show one, and its log from the living pod or from the archive."""
+"""Operations: show, list and cancel them. Cancelling asks; the reconciler ends what runs in the cluster."""
 
-import asyncio
-from typing import Final, Protocol
 from uuid import UUID
 
-from controlplane.db.stores import StoreRows
-from controlplane.domain.errors import DependencyUnavailableError, LogNotAvailableError, OperationNotFoundError
-from controlplane.domain.observation import PodView
-from controlplane.domain.operation import Operation
-from controlplane.domain.store import Caller
+from uuid_utils.compat import uuid7
 
-__all__ = ["LogSource", "Operations"]
+from controlplane.db.operations import OperationRows
+from controlplane.db.pool import Database, Session
+from controlplane.db.stores import Page, StoreRows
+from controlplane.domain.errors import OperationNotFoundError
+from controlplane.domain.operation import Attempt, Operation, OperationKind
+from controlplane.domain.refusals import NotCancellableError, OperationEndedError
+from controlplane.domain.store import Origin, Store
+from controlplane.domain.transitions import OperationState, is_final
+from controlplane.services.access import check_may_change, note_unknown_id
 
-
-_CLUSTER_SECONDS: Final = 20.0
-"""For listing a Job's pods and reading a log together."""
-
-
-class LogSource(Protocol):
-    """Where living pods' logs come from."""
-
-    async def list_pods(self, job_uid: str | None = None) -> list[PodView]:
-        """Return the provisioner's pods, or those of one Job, newest first."""
-
-    async def logs(self, pod_name: str) -> str | None:
-        """Return a pod's log, or None when there is none."""
+__all__ = ["Operations"]
 
 
 class Operations:
     """What callers do with operations."""
 
-    def __init__(self, rows: StoreRows, living: LogSource) -> None:
-        self._rows = rows
-        self._living = living
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._rows = OperationRows(database)
 
-    async def get(self, operation_id: UUID, caller: Caller) -> Operation:
+    async def get(self, operation_id: UUID, origin: Origin) -> Operation:
         """Return an operation; `OperationNotFoundError` when there is none for this caller."""
-        operation = await self._rows.get_operation(operation_id, caller)
+        operation = await self._rows.get_operation(operation_id, origin.caller)
         if operation is None:
+            await note_unknown_id(self._database, operation_id, origin)
             raise OperationNotFoundError(operation_id)
         return operation
 
-    async def logs(self, operation_id: UUID, caller: Caller) -> str:
-        """Return the log of the newest attempt: the stored one, else what the pod has written so far.
+    async def get_with_attempts(self, operation_id: UUID, origin: Origin) -> tuple[Operation, list[Attempt]]:
+        """Return an operation and all its attempts; `OperationNotFoundError` as above."""
+        return await self.get(operation_id, origin), await self._rows.attempts(operation_id, origin.caller)
+
+    async def get_with_store(self, operation_id: UUID, origin: Origin) -> tuple[Store, Operation]:
+        """Return an operation and its store; `OperationNotFoundError` as above."""
+        operation = await self.get(operation_id, origin)
+        store = await StoreRows(self._database).get_store(operation.store_id, origin.caller)
+        if store is None:
+            raise OperationNotFoundError(operation_id)
+        return store, operation
+
+    async def list_operations(
+        self,
+        origin: Origin,
+        page: Page,
+        *,
+        store_id: UUID | None,
+        state: OperationState | None,
+        kind: OperationKind | None,
+    ) -> list[Operation]:
+        """Return a page of operations, newest first; a store of somebody else has none."""
+        return await self._rows.list_operations(origin.caller, page, store_id=store_id, state=state, kind=kind)
+
+    async def cancel(self, operation_id: UUID, origin: Origin) -> tuple[Store, Operation]:
+        """Ask an operation to end, and end it at once when no attempt is open; asking again changes nothing.
 
         Raises
         ------
-        OperationNotFoundError
-            There is none for this caller.
-        LogNotAvailableError
-            Nothing was written yet, or it is gone.
-        DependencyUnavailableError
-            The log is only in the cluster, and the cluster does not answer.
+        OperationNotFoundError, ForbiddenError
+            There is none for this caller, or they may only look at it.
+        NotCancellableError
+            It removes a store, which is carried through.
+        OperationEndedError
+            It has succeeded or failed.
         """
-        found = await self._rows.attempt_log(operation_id, caller)
-        if found is None:
-            raise OperationNotFoundError(operation_id)
-        if found.content is not None:
-            return found.content
-        if found.state == "unavailable":
-            message = "the pod was gone before its log could be stored"
-            raise LogNotAvailableError(message)
-        if found.job_uid is None:
-            message = "the operation's Job has not been created yet"
-            raise LogNotAvailableError(message)
-        try:
-            async with asyncio.timeout(_CLUSTER_SECONDS):
-                for pod in await self._living.list_pods(found.job_uid):
-                    if (text := await self._living.logs(pod.name)) is not None:
-                        return text
-        except (DependencyUnavailableError, TimeoutError) as error:
-            message = "The log is still in the cluster, and the cluster does not answer; try again shortly"
-            raise DependencyUnavailableError(message) from error
-        message = "the pod has not started to write"
-        raise LogNotAvailableError(message)
+        store, operation = await self.get_with_store(operation_id, origin)
+        check_may_change(store.owner_id, origin)
+        if operation.kind in (OperationKind.DELETE, OperationKind.CLEANUP):
+            raise NotCancellableError(operation_id, operation.kind.value)
+        await self._database.run(lambda session: self._write_cancel(session, operation_id, origin))
+        store, operation = await self.get_with_store(operation_id, origin)
+        if is_final(operation.state) and operation.state is not OperationState.CANCELLED:
+            raise OperationEndedError(operation_id, operation.state.value)
+        return store, operation
+
+    async def _write_cancel(self, session: Session, operation_id: UUID, origin: Origin) -> None:
+        rows = OperationRows(session)
+        if await rows.cancel(operation_id, origin.caller, origin.ip):
+            await rows.finish_cancel(operation_id, uuid7())

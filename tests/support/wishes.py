@@ -11,8 +11,9 @@ from unittest import mock
 from uuid_utils.compat import uuid7
 
 from controlplane.config import Settings, load_settings
-from controlplane.db.attempts import AttemptRows, RenderedJob
-from controlplane.db.stores import NewStore, StoreRows
+from controlplane.db.claims import ClaimRows, RenderedJob
+from controlplane.db.stores import NewStore
+from controlplane.db.users import UserRows
 from controlplane.domain.attempt import attempt_token, token_hash, token_key_id
 from controlplane.domain.store import Caller, Role
 from controlplane.kube.job_manifest import render_job, sha256_of
@@ -41,11 +42,11 @@ def settings(**more: str) -> Settings:
         return load_settings()
 
 
-async def add_user(database: Database, role: Role = Role.MEMBER) -> tuple[Caller, str]:
+async def add_user(database: Database, role: Role = Role.MEMBER, *, max_stores: int = 10_000) -> tuple[Caller, str]:
     """Add a user and return it with its token."""
     token = secrets.token_urlsafe(32)
     digest = hashlib.sha256(token.encode()).digest()
-    user_id = await StoreRows(database).add_user(uuid7(), f"user-{secrets.token_hex(4)}", role, digest)
+    user_id = await UserRows(database).add(uuid7(), f"user-{secrets.token_hex(4)}", role, digest, max_stores)
     return Caller(user_id, role), token
 
 
@@ -65,6 +66,7 @@ def new_store(owner: Caller, slug: str | None = None, **changes: Any) -> NewStor
         "spec": {"version": 1, "engine": "medusa", "provisioner_image": "storeplane.local/provisioner:1"},
         "request_id": "request-1",
         "ip": "127.0.0.1",
+        "creates_per_minute": 1_000_000,
     }
     return NewStore(**(given | changes))
 
@@ -82,6 +84,5 @@ def rendered(claimed: ClaimedAttempt) -> RenderedJob:
 
 async def claim(database: Database, holder: str = "test") -> ClaimedAttempt:
     """Claim the next operation; one must be due."""
-    claimed = await AttemptRows(database).claim(holder, 60, rendered)
-    assert claimed is not None
+    (claimed,) = (await ClaimRows(database, "default").claim(holder, 60, 1, rendered)).attempts
     return claimed

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 from aiohttp import web
 
 from controlplane.api import problems
-from controlplane.domain import errors
+from controlplane.api.problem_table import FAILURES, PROBLEMS, markdown
+from controlplane.domain import errors, refusals
 from controlplane.kube.errors import KubeError
 
 if TYPE_CHECKING:
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.unit
 
+ID = UUID("0198c2a0-0000-7000-8000-000000000000")
 SAMPLES = [
     errors.UnauthorizedError(),
     errors.InvalidTokenError(),
@@ -22,7 +27,8 @@ SAMPLES = [
     errors.OperationNotFoundError("1"),
     errors.LogNotAvailableError("gone"),
     errors.NameTakenError(),
-    errors.OperationInProgressError(),
+    errors.KeyUsedError(),
+    errors.OperationInProgressError(ID, "create"),
     errors.StaleLeaseError("x"),
     errors.JobConflictError("job", "/spec"),
     errors.InvalidJsonError(),
@@ -33,7 +39,30 @@ SAMPLES = [
     errors.DatabaseUnavailableError("refused"),
     errors.SchemaMissingError("no table"),
     errors.DatabaseRightMissingError("permission denied"),
+    refusals.ForbiddenError("an admin"),
+    refusals.StoreLimitReachedError(5),
+    refusals.RateLimitedError(10, 6),
+    refusals.TooManyStreamsError(4),
+    refusals.IdempotencyMismatchError(),
+    refusals.StoreDeletedError("1"),
+    refusals.OperationEndedError(ID, "failed"),
+    refusals.NotCancellableError(ID, "delete"),
+    refusals.NotRetryableError(ID, "it has succeeded"),
+    refusals.RetryInProgressError(ID),
+    refusals.NotReattachableError(ID, "its Job is gone"),
 ]
+INTERNAL = {"CONFIGURATION", "MIGRATION", "DATABASE_FAULT"}
+"""Never told to callers: they read INTERNAL, the log has the rest."""
+BY_FRAMEWORK = {
+    "BAD_REQUEST",
+    "INVALID_BODY",
+    "BODY_TIMEOUT",
+    "BODY_TOO_LARGE",
+    "EXPECTATION_FAILED",
+    "ROUTE_NOT_FOUND",
+    "METHOD_NOT_ALLOWED",
+    "REQUEST_TIMEOUT",
+}
 
 
 def _below(kind: type[errors.ControlPlaneError]) -> Iterator[type[errors.ControlPlaneError]]:
@@ -42,14 +71,28 @@ def _below(kind: type[errors.ControlPlaneError]) -> Iterator[type[errors.Control
         yield from _below(other)
 
 
-def test_every_domain_error_has_a_mapping_of_its_own() -> None:
-    own = {kind for kind in _below(errors.ControlPlaneError) if kind.__module__ == errors.__name__}
-    assert own == set(problems.MAPPING)
+def _codes() -> list[str]:
+    """Return each code once for every class that has it of its own."""
+    return [
+        kind.code
+        for kind in _below(errors.ControlPlaneError)
+        if "code" in vars(kind) and kind.__module__.startswith("controlplane.")
+    ]
+
+
+def test_every_code_is_in_the_table_and_nothing_else() -> None:
+    assert set(_codes()) - INTERNAL | BY_FRAMEWORK == set(PROBLEMS)
 
 
 def test_codes_are_unique() -> None:
-    own = [kind for kind in _below(errors.ControlPlaneError) if kind.__module__ == errors.__name__]
-    assert len({kind.code for kind in own}) == len(own)
+    assert len(set(_codes())) == len(_codes())
+    assert not set(PROBLEMS) & set(FAILURES)
+
+
+def test_document_holds_every_code() -> None:
+    # To bring it up to date: python -c 'from controlplane.api.problem_table import markdown; print(markdown(), end="")'
+    page = Path(__file__).parents[2] / "docs" / "problems.md"
+    assert page.read_text(encoding="utf-8") == markdown()
 
 
 @pytest.mark.parametrize("error", SAMPLES, ids=lambda error: error.code)
@@ -58,12 +101,34 @@ def test_body_has_the_shape_of_a_problem(error: errors.ControlPlaneError) -> Non
     assert isinstance(response.body, bytes)
     body = json.loads(response.body)
     assert response.content_type == "application/problem+json"
-    assert body["status"] == response.status == problems.MAPPING[type(error)][0]
+    assert body["status"] == response.status == PROBLEMS[error.code].status
+    assert body["title"] == PROBLEMS[error.code].title
     assert body["code"] == error.code
     assert body["type"] == "/problems/" + error.code.lower().replace("_", "-")
     assert body["detail"] == error.detail
     assert body["request_id"] == "request-1"
-    assert body["title"]
+    assert body.get("retry_after_seconds", 0) == int(response.headers.get("Retry-After", "0"))
+
+
+def test_conflict_names_the_operation_in_the_way() -> None:
+    response = problems.from_domain_error(errors.OperationInProgressError(ID, "create"), "r")
+    assert json.loads(bytes(response.body or b""))["operation_id"] == str(ID)
+
+
+def test_problems_of_operations_have_an_entry() -> None:
+    """Whatever the program writes into `error` or an attempt's `problem` can be looked up."""
+    root = Path(__file__).parents[2]
+    folders = [root / "provisioner_job", *(root / "controlplane" / name for name in ("reconciler", "dispatcher"))]
+    files = [*(file for folder in folders for file in folder.glob("*.py")), root / "controlplane/domain/decision.py"]
+    found = {
+        code
+        for file in files
+        for code in re.findall(
+            r'(?:"code": |(?:Retryable|Phase)Error\(\s*)"([A-Z]+(?:_[A-Z]+)*)"', file.read_text(encoding="utf-8")
+        )
+    }
+    assert "HELM_FAILED" in found
+    assert found <= set(FAILURES) | set(PROBLEMS)
 
 
 def test_internal_cause_is_not_told() -> None:

@@ -1,0 +1,87 @@
+"""Bind a living Job to its open attempt again, on an admin's word; the cluster is asked, not believed from memory."""
+
+import asyncio
+from typing import Final, Protocol
+from uuid import UUID
+
+from controlplane.db.operations import OpenAttempt, OperationRows
+from controlplane.db.pool import Database, Session
+from controlplane.domain.errors import OperationNotFoundError
+from controlplane.domain.observation import JobView
+from controlplane.domain.refusals import NotReattachableError
+from controlplane.domain.store import Origin
+from controlplane.domain.transitions import is_final
+from controlplane.services.access import check_admin
+
+__all__ = ["JobSource", "Reattach"]
+
+_CLUSTER_SECONDS: Final = 10.0
+
+
+class JobSource(Protocol):
+    """Where a Job is read live."""
+
+    async def get(self, name: str) -> JobView | None:
+        """Return the Job of this name, or None."""
+
+
+class Reattach:
+    """Reattaching on behalf of an admin."""
+
+    def __init__(self, database: Database, jobs: JobSource) -> None:
+        self._database = database
+        self._rows = OperationRows(database)
+        self._jobs = jobs
+
+    async def reattach(self, operation_id: UUID, origin: Origin) -> None:
+        """Record the attempt's Job as it is in the cluster now; repeating is harmless.
+
+        Raises
+        ------
+        ForbiddenError
+            The caller is no admin.
+        OperationNotFoundError
+            There is no such operation.
+        NotReattachableError
+            No attempt is open, its Job is gone, or the Job of its name is another's; with the reason.
+        DependencyUnavailableError
+            The cluster does not answer.
+        """
+        check_admin(origin)
+        attempt = await self._rows.open_attempt(operation_id, origin.caller)
+        if attempt is None:
+            raise OperationNotFoundError(operation_id)
+        if attempt.number is None or attempt.state is None or attempt.job_name is None:
+            raise NotReattachableError(operation_id, f"it is {attempt.operation_state} and has no attempt yet")
+        if is_final(attempt.state):
+            reason = f"attempt {attempt.number} has ended ({attempt.state}); retry it instead"
+            raise NotReattachableError(operation_id, reason)
+        async with asyncio.timeout(_CLUSTER_SECONDS):
+            job = await self._jobs.get(attempt.job_name)
+        if job is None:
+            reason = f"there is no Job {attempt.job_name} in the cluster; retry it instead"
+            raise NotReattachableError(operation_id, reason)
+        await self._check_ours(operation_id, attempt, job, origin)
+        await self._bind(operation_id, attempt.number, job, origin)
+
+    async def _check_ours(self, operation_id: UUID, attempt: OpenAttempt, job: JobView, origin: Origin) -> None:
+        reason = ""
+        if (job.operation_id, job.attempt) != (operation_id, attempt.number):
+            reason = "its labels name another operation or attempt"
+        elif attempt.job_uid not in (None, job.uid):
+            reason = f"its uid is {job.uid}, and {attempt.job_uid} is the one recorded"
+        if reason:
+            details = {"operation_id": str(operation_id), "job": job.name, "job_uid": job.uid, "reason": reason}
+            await self._rows.audit_refusal(origin.caller, attempt.store_id, "security.foreign_job", details, origin.ip)
+            raise NotReattachableError(operation_id, f"the Job {job.name} is not this attempt's: {reason}")
+        if job.is_terminating:
+            raise NotReattachableError(operation_id, f"the Job {job.name} is being deleted; retry it instead")
+
+    async def _bind(self, operation_id: UUID, number: int, job: JobView, origin: Origin) -> None:
+        async def work(session: Session) -> None:
+            rows = OperationRows(session)
+            if not await rows.bind_job(operation_id, number, job.uid):
+                raise NotReattachableError(operation_id, "the attempt moved on meanwhile; read it again")
+            await rows.note_reattached(operation_id, number, (job.name, job.uid), origin.caller, origin.ip)
+
+        await self._database.run(work)
