@@ -147,7 +147,11 @@ class _Line:
         answer = self._exactly(1)
         if answer == b"S":
             self._socket.settimeout(self._left())
-            self._socket = _context(address).wrap_socket(self._socket, server_hostname=address.host)
+            try:
+                self._socket = _context(address).wrap_socket(self._socket, server_hostname=address.host)
+            except ValueError as error:
+                # What a certificate that is not verified raises, among others.
+                raise WireError(f"the database's certificate is not accepted: {error}") from error
         elif answer != b"N":
             raise WireError("what answers at the database's address does not speak its protocol")
         elif address.ssl_mode != PREFER:
@@ -172,7 +176,10 @@ def _connected(address: Address, seconds: float) -> socket.socket:
 def _context(address: Address) -> "ssl.SSLContext":
     import ssl  # noqa: PLC0415 -- the library is large, and inside a cluster the database rarely offers it
 
-    context = ssl.create_default_context(cafile=address.ca_file or None)
+    try:
+        context = ssl.create_default_context(cafile=address.ca_file or None)
+    except OSError as error:
+        raise WireError(f"the certificates to trust cannot be read from {address.ca_file}: {error}") from error
     if address.ssl_mode != VERIFY_FULL:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
