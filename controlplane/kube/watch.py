@@ -159,7 +159,7 @@ class Watched(Generic[_View]):
             self._told.clear()
             known_before = set(self._views)
             seen, version = await self._list()
-            for done, uid in enumerate(known_before - seen - self._told):
+            for done, uid in enumerate(known_before - seen):
                 if uid not in self._told:
                     self._drop(uid)
                 if done % _PAGE == _PAGE - 1:

@@ -217,8 +217,11 @@ def page(status: int) -> Answer:
     return answer
 
 
-def says(*pieces: bytes, then: str = "ends") -> Answer:
-    """Stream these bytes; then it ends in order, is ``cut`` off, or ``stalls`` until the caller goes."""
+def says(*pieces: bytes, then: str = "ends", after: asyncio.Event | None = None) -> Answer:
+    """Stream these bytes; then it ends in order, is ``cut`` off, or ``stalls`` until the caller goes.
+
+    A cut may overtake bytes that the caller has not read yet; one that must not comes ``after`` an event.
+    """
 
     async def answer(request: web.Request) -> web.StreamResponse:
         response = await _begun(request)
@@ -226,6 +229,8 @@ def says(*pieces: bytes, then: str = "ends") -> Answer:
             await response.write(piece)
         if then == "stalls":
             await asyncio.Event().wait()
+        if after is not None:
+            await after.wait()
         if then == "cut" and request.transport is not None:
             request.transport.close()
         return response

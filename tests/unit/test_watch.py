@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiohttp import web
 
 from controlplane.domain.observation import JobView, PodView
 from controlplane.kube import watch
@@ -20,8 +21,6 @@ from tests.support.faulty_cluster import job_object, pod_object, refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from aiohttp import web
 
     from controlplane.kube.client import KubeClient
     from tests.support.fake_apiserver import FakeApiServer
@@ -166,11 +165,17 @@ async def test_expired_continuation_begins_the_list_anew(bench: Bench, monkeypat
     monkeypatch.setattr(watch, "_PAGE", 2)
     for name in "abcde":
         await bench.server.put("jobs", living_job(name, name))
-    bench.server.fails("continue jobs", refuses(410, "Expired"))
     await bench.jobs.relist()
-    assert bench.sees(*"abcde")
-    assert bench.server.calls["list jobs"] == 2
-    assert len(bench.told.changes) == 5
+
+    async def expired(request: web.Request) -> web.StreamResponse:
+        bench.server.lose("jobs", "a")
+        return await refuses(410, "Expired")(request)
+
+    bench.server.fails("continue jobs", expired)
+    await bench.jobs.relist()
+    assert bench.sees(*"bcde")
+    assert bench.server.calls["list jobs"] == 3
+    assert bench.told.removed == ["a"]
 
 
 async def test_list_whose_continuation_always_expires_is_an_error_and_removes_nothing(
@@ -202,6 +207,18 @@ async def test_list_that_breaks_half_way_removes_nothing_and_stays_old(
     assert bench.sees("a", "b")
     assert bench.jobs.snapshot()["a"].end == "Complete"
     assert bench.jobs.age_seconds() == 40.0
+
+
+async def test_age_counts_from_the_beginning_of_the_list(bench: Bench) -> None:
+    """What it shows is of that moment, however long the rest of it took."""
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        bench.clock.passed += 8.0
+        return bench.server._list(request, "jobs", NAMESPACE)  # noqa: SLF001 -- its normal answer
+
+    bench.server.fails("list jobs", slow)
+    await bench.jobs.relist()
+    assert bench.jobs.age_seconds() == 8.0
 
 
 async def test_nothing_is_synced_before_the_first_whole_list(bench: Bench) -> None:
@@ -269,14 +286,20 @@ async def test_half_a_line_loses_no_event_before_and_none_after_it(bench: Bench)
     await bench.server.put("jobs", living_job("one", "1"))
     await bench.jobs.relist()
     whole, half = told_job("ADDED", living_job("two", "2"), 150), told_job("ADDED", living_job("three", "3"), 151)
-    bench.server.fails("watch jobs", says(whole, half[:40], then="cut"))
+    was_read = asyncio.Event()
+    bench.server.fails("watch jobs", says(whole, half[:40], then="cut", after=was_read))
+    watching = asyncio.create_task(bench.jobs.follow())
+    await until(lambda: bench.sees("one", "two"), "the whole line is told")
+    was_read.set()
     with pytest.raises(KubeUnavailableError):
+        await watching
+    bench.server.fails("watch jobs", says(half[:40]))
+    with pytest.raises(KubeUnavailableError, match="inside a line"):
         await bench.jobs.follow()
-    assert bench.sees("one", "two")
     bench.server.fails("watch jobs", says(half))
     await bench.jobs.follow()
     assert bench.sees("one", "two", "three")
-    assert bench.server.watched_from[-1] == "150"
+    assert bench.server.watched_from[-2:] == ["150", "150"]
     assert bench.server.calls["list jobs"] == 1
 
 
@@ -295,9 +318,19 @@ async def test_bookmark_moves_on_where_the_watch_is_resumed(bench: Bench) -> Non
     )
     bench.server.fails("watch jobs", says(bookmark), says(told_job("ADDED", living_job("one", "1"), 901)))
     await bench.jobs.follow()
+    # The list is of an earlier moment than the bookmark and does not set the watch back.
+    await bench.jobs.relist()
     assert bench.told.changes == []
     await bench.jobs.follow()
     assert bench.server.watched_from[-1] == "900"
+
+
+async def test_watch_that_fails_after_it_brought_something_is_resumed_without_a_longer_wait(bench: Bench) -> None:
+    line = told_job("ADDED", living_job("one", "1"), 200)
+    bench.server.fails_until_healed("watch jobs", says(line, event_line("ERROR", refusal("InternalError", "etcd"))))
+    async with bench.following():
+        await until(lambda: bench.server.calls["watch jobs"] >= 6, "it is resumed again and again")
+    assert max(bench.clock.pauses) < 2.0
 
 
 async def test_duplicates_are_told_once(bench: Bench) -> None:
@@ -350,6 +383,42 @@ async def test_name_belongs_to_the_job_that_has_it_now(bench: Bench) -> None:
     assert found is not None
     assert found.uid == "new"
     assert bench.jobs.by_uid("old") is None
+
+
+async def test_name_is_put_right_by_a_list_after_a_replay_of_its_former_owner(bench: Bench) -> None:
+    await bench.server.put("jobs", living_job("one", "old"))
+    await bench.jobs.relist()
+    bench.server.lose("jobs", "one")
+    await bench.server.put("jobs", living_job("one", "new"))
+    await bench.jobs.relist()
+    bench.server.fails("watch jobs", says(told_job("MODIFIED", living_job("one", "old"), 90)))
+    await bench.jobs.follow()
+    await bench.jobs.relist()
+    found = bench.jobs.by_name("one")
+    assert found is not None
+    assert found.uid == "new"
+
+
+async def test_list_removes_nothing_that_the_watch_spoke_of_meanwhile(bench: Bench) -> None:
+    await bench.server.put("jobs", living_job("one", "1"))
+    asked, answers = asyncio.Event(), asyncio.Event()
+
+    async def lacks_it(_request: web.Request) -> web.StreamResponse:
+        asked.set()
+        await answers.wait()
+        return web.json_response({"kind": "JobList", "metadata": {"resourceVersion": "90"}, "items": []})
+
+    async with bench.following():
+        await until(lambda: bench.server.calls["watch jobs"] == 1, "it is watched")
+        bench.server.fails("list jobs", lacks_it)
+        bench.clock.timer_goes_off()
+        await asked.wait()
+        await bench.end("one", "1")
+        await until(lambda: bench.jobs.snapshot()["1"].end == "Complete", "the watch tells its end")
+        answers.set()
+        bench.clock.timer_goes_off()
+        await until(lambda: bench.server.calls["list jobs"] == 3, "the list was taken up")
+        assert bench.told.removed == []
 
 
 async def test_stale_list_takes_nothing_back_that_the_watch_told_meanwhile(bench: Bench) -> None:
