@@ -66,6 +66,15 @@ async def install(cluster: Cluster, namespace: str, spec: dict[str, Any], journa
     RetryableError
         The cluster did not answer, Helm took too long, or a failed setup cannot be removed.
     """
+    found = await _newest(cluster, namespace)
+    if found is not None:
+        marks = found["metadata"]["labels"]
+        journal.say(
+            "found the release of an earlier run; what it made stays where the chart wants it so",
+            phase="release",
+            revision=marks.get("version"),
+            state=marks.get("status"),
+        )
     unlocked = await _unlock(cluster, namespace, journal)
     await remove_failed_setups(cluster, namespace, journal)
     chart = _CHARTS / spec["chart"]
@@ -96,7 +105,12 @@ async def install(cluster: Cluster, namespace: str, spec: dict[str, Any], journa
         if is_outage(detail):
             raise RetryableError("HELM_INTERRUPTED", "Helm could not reach the cluster", detail)
         raise PhaseError("HELM_FAILED", "Helm refuses the chart", detail)
-    return {"release": medusa.RELEASE, "revision": _revision(finished.output), "unlocked": unlocked}
+    return {
+        "release": medusa.RELEASE,
+        "revision": _revision(finished.output),
+        "existed": found is not None,
+        "unlocked": unlocked,
+    }
 
 
 def is_outage(output: str) -> bool:
@@ -148,11 +162,16 @@ async def _unlock(cluster: Cluster, namespace: str, journal: Journal) -> bool:
 
 async def _locked(cluster: Cluster, namespace: str) -> dict[str, Any] | None:
     """Return the Secret of the newest revision if that is pending."""
-    found = await cluster.list("Secret", namespace, {"owner": "helm", "name": medusa.RELEASE})
-    if not found:
+    newest = await _newest(cluster, namespace)
+    if newest is None or not newest["metadata"]["labels"].get("status", "").startswith("pending-"):
         return None
-    newest = max(found, key=lambda item: int((item["metadata"].get("labels") or {}).get("version", "0")))
-    return newest if newest["metadata"]["labels"].get("status", "").startswith("pending-") else None
+    return newest
+
+
+async def _newest(cluster: Cluster, namespace: str) -> dict[str, Any] | None:
+    """Return the Secret in which Helm keeps the newest revision."""
+    found = await cluster.list("Secret", namespace, {"owner": "helm", "name": medusa.RELEASE})
+    return max(found, key=lambda item: int(item["metadata"]["labels"].get("version", "0")), default=None)
 
 
 def marked_failed(secret: dict[str, Any]) -> dict[str, Any]:

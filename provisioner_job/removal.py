@@ -8,6 +8,7 @@ found done or undone again, so that a removal can be resumed at any point.
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from provisioner_job import objects
@@ -19,6 +20,9 @@ from provisioner_job.work import Facts, Work
 __all__ = ["blockers", "remove"]
 
 _WORKLOADS: Final = ("Deployment", "StatefulSet", "Job")
+_COMPONENT: Final = "app.kubernetes.io/component"
+_DATA: Final = frozenset({"postgres", "mariadb", "redis"})
+"""Components, as the charts name them, that others need until their own end."""
 _PHASE: Final = "remove"
 _POLL_SECONDS: Final = 0.2
 _WORKLOADS_SECONDS: Final = 45.0
@@ -102,12 +106,29 @@ async def _may_work(work: Work) -> bool:
 
 
 async def _workloads(work: Work) -> None:
+    """Remove what serves, then what it keeps its data in: a server without its database takes long to end."""
     name = work.given.namespace
-    for kind in _WORKLOADS:
-        for each in await work.cluster.list(kind, name, {}):
-            await work.cluster.delete(kind, each["metadata"]["name"], name, owned_first=True)
-    pods = await _empty(lambda: work.cluster.list("Pod", name, {}), _WORKLOADS_SECONDS)
-    _tell(work, "the store's pods have ended", "pods", pods)
+    found = [(kind, each) for kind in _WORKLOADS for each in await work.cluster.list(kind, name, {})]
+    for is_turn in (_serves, _keeps):
+        for kind, each in found:
+            if is_turn(each):
+                await work.cluster.delete(kind, each["metadata"]["name"], name, owned_first=True)
+        left = await _empty(partial(_pods, work, is_turn), _WORKLOADS_SECONDS)
+        if left:
+            break
+    _tell(work, "the store's pods have ended", "pods", await _pods(work))
+
+
+def _keeps(item: dict[str, Any]) -> bool:
+    return (item["metadata"].get("labels") or {}).get(_COMPONENT) in _DATA
+
+
+def _serves(item: dict[str, Any]) -> bool:
+    return not _keeps(item)
+
+
+async def _pods(work: Work, counts: Callable[[dict[str, Any]], bool] = bool) -> list[dict[str, Any]]:
+    return [pod for pod in await work.cluster.list("Pod", work.given.namespace, {}) if counts(pod)]
 
 
 async def _claims(work: Work) -> None:

@@ -186,7 +186,7 @@ async def test_refused_connections_are_waited_out(
 
 
 async def test_patience_ends(api: Api, journal: Journal) -> None:
-    cluster = Cluster(journal, patience_seconds=0.5)
+    cluster = Cluster(journal, patience_seconds=3)
     api.queue += [drop] * 100
     with pytest.raises(RetryableError, match="list Secret: ") as caught:
         await cluster.list("Secret", NAMESPACE, {})
@@ -254,7 +254,7 @@ async def test_lock_is_off_when_the_answer_to_taking_it_off_was_lost(
     images = {"server": "a", "postgres": "b", "redis": "c"}
     spec = {"chart": "medusa", "images": images, "host": "h", "public_url": "u"}
     facts = await release.install(cluster, NAMESPACE, spec, journal)
-    assert facts == {"release": "medusa", "revision": 2, "unlocked": True}
+    assert facts == {"release": "medusa", "revision": 2, "existed": True, "unlocked": True}
     assert api.objects[f"{SECRETS}/r"]["metadata"]["labels"]["status"] == "failed"
     assert api.seen.count("PUT") == 2
 
