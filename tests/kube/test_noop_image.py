@@ -13,8 +13,6 @@ from controlplane.db.migrate import apply_migrations, read_migrations, set_role_
 from controlplane.db.stores import StoreRows
 from provisioner_job.contract import PHASES_BY_KIND, Env, ExitCode, JobResult, Outcome, parse_result
 from tests.support import wishes
-from tests.support.cluster import devcluster
-from tests.support.noop_image import noop_image
 from tests.support.polling import poll
 from tests.support.reachable_postgres import reachable
 
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from tests.support.cluster import Kube, Namespace
     from tests.support.postgres import PostgresServer
 
-__all__ = ["devcluster", "noop_image"]
 
 pytestmark = pytest.mark.cluster
 
