@@ -110,10 +110,14 @@ def _new_secret(kubectl: Kubectl) -> dict[str, str]:
 
 
 def _unlock(kubectl: Kubectl) -> None:
-    """Take away what a killed run left: Helm's lock, and the failed Job that Helm would find as it wants it."""
+    """Take away what an earlier run left: Helm's lock, and migrations that did not come to their end.
+
+    Helm leaves a failed Job alone that is as the chart wants it, and forgets one that a killed or failed upgrade made.
+    A migration may be ended at any time: what it has not committed it has not done.
+    """
     kubectl.do("--namespace", NAMESPACE, "delete", "secret", f"--selector={_LOCKED}")
     for job in kubectl.list("jobs", NAMESPACE, _MIGRATE):
-        if _has_condition(job, "Failed"):
+        if not _has_condition(job, "Complete"):
             kubectl.do("--namespace", NAMESPACE, "delete", "job", job["metadata"]["name"])
 
 
