@@ -5,6 +5,7 @@ never a result, a container that ended with 0 and said nothing has not succeeded
 no pod of it can do anything any more.
 """
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -68,6 +69,9 @@ def decide(attempt: AttemptFacts, seen: Observation, now: datetime) -> Decision:
     its pods are seen out; one whose dispatcher has not finished is left to the dispatcher; a living one ends only
     through its own word, a terminal fact of the cluster, or a cancel.
     """
+    if seen.job is not None and not _is_ours(attempt, seen.job):
+        # Somebody else's, under our name: so are its pods.
+        seen = replace(seen, job=None, pod=None, living=())
     if attempt.finished_at is not None:
         return _after_end(attempt, seen, now, attempt.finished_at)
     if attempt.state is AttemptState.CREATED:
@@ -82,7 +86,7 @@ def decide(attempt: AttemptFacts, seen: Observation, now: datetime) -> Decision:
 
 def _before_job(attempt: AttemptFacts, seen: Observation, now: datetime) -> Decision:
     """Leave it to the dispatcher, unless the Job is there or nobody wants it any more."""
-    if seen.job is not None and _is_ours(attempt, seen.job):
+    if seen.job is not None:
         return RecordJob(seen.job.uid)
     if attempt.cancel_requested_at is None:
         # Without a Job the dispatcher's lease decides; posting again is its business, not ours.
@@ -120,12 +124,17 @@ def _cancelled(exit_code: int | None = None) -> EndAttempt:
 def _remove(attempt: AttemptFacts, seen: Observation, now: datetime, why: str) -> Decision:
     """Have living pods removed: their Job first, a pod by force only after its lease."""
     if seen.job is not None and not seen.job.is_terminating:
+        # It would keep a pod that never told its end: only without its Job does a pod lose its finalizer.
         return DeleteJob(seen.job.uid, why)
-    since = attempt.finished_at or attempt.cancel_requested_at
-    lease_end = attempt.lease_until or (None if since is None else since + POD_LEASE)
-    stuck = next((pod for pod in seen.living if pod.is_terminating), None)
-    if stuck is not None and lease_end is not None and now >= lease_end + LEASE_MARGIN:
-        return ForceDeletePod(stuck.name, stuck.uid)
+    if attempt.finished_at is not None:
+        # Nobody renews after the end; a lease in the facts is then not this pod's.
+        lease_end: datetime | None = attempt.finished_at + POD_LEASE
+    else:
+        asked_at = attempt.cancel_requested_at
+        lease_end = attempt.lease_until or (None if asked_at is None else asked_at + POD_LEASE)
+    if lease_end is not None and now >= lease_end + LEASE_MARGIN:
+        # On a lost node, or left behind by its Job: nobody else will remove it.
+        return ForceDeletePod(seen.living[0].name, seen.living[0].uid)
     return Wait(_LOOK_AGAIN)
 
 
@@ -134,12 +143,13 @@ def _while_alive(attempt: AttemptFacts, seen: Observation, now: datetime) -> Dec
     if pod is None:
         return _without_pod(attempt, seen, now)
     if pod.has_ended:
-        if pod.exit_code == ExitCode.OTHER_POD and attempt.pod_uid != pod.uid:
-            return Wait()
+        if pod.exit_code == ExitCode.OTHER_POD and attempt.pod_uid is None:
+            # It speaks of another pod, whose handshake is news to come or was lost with the database that heard it.
+            return _without_pod(attempt, replace(seen, pod=None), now)
         return _after_grace(attempt, now) or _end_without_word(attempt, pod)
     if attempt.pod_uid is not None and pod.is_terminating and _lease_is_over(attempt, now):
-        # Asked to go long ago and never renewed: its node is lost.
-        return ForceDeletePod(pod.name, pod.uid)
+        # Asked to go long ago and never renewed.
+        return _remove(attempt, seen, now, "the node of its pod is lost")
     return _while_starting(attempt, seen, now)
 
 
@@ -148,14 +158,21 @@ def _without_pod(attempt: AttemptFacts, seen: Observation, now: datetime) -> Dec
     if _may_still_live(attempt, seen, now):
         # The Job object may be gone while its pod still works and reports.
         return Wait(_LOOK_AGAIN)
-    if job is None or job.is_terminating:
-        if not seen.absence_confirmed:
-            return ConfirmAbsence()
-        return _lost(attempt, "The Job is gone without a trace", "it was deleted before its end was seen")
-    if job.end is not None:
+    if attempt.pod_uid is None and seen.living:
+        # An older pod, which may still shake hands.
+        return _while_starting(attempt, seen, now)
+    if job is not None and job.end is not None and not job.is_terminating:
         title = f"The Job ended ({job.end}) and neither a report nor its pod is left"
-        return _after_grace(attempt, now) or _lost(attempt, title, job.reason)
-    return _while_starting(attempt, seen, now)
+        detail = job.reason or "its pod was removed before its end was seen"
+        return _after_grace(attempt, now) or _lost(attempt, title, detail)
+    is_job_gone = job is None or job.is_terminating
+    if attempt.pod_uid is None and not is_job_gone:
+        return _while_starting(attempt, seen, now)
+    # Once a pod has begun, no other pod of its Job will work: without it the attempt is over.
+    if not seen.living and not seen.absence_confirmed:
+        return ConfirmAbsence()
+    what = "Job" if is_job_gone else "pod"
+    return _lost(attempt, f"The {what} is gone without a trace", f"the {what} was deleted before its end was seen")
 
 
 def _lease_is_over(attempt: AttemptFacts, now: datetime) -> bool:
@@ -238,7 +255,7 @@ def _end_without_word(attempt: AttemptFacts, pod: PodView) -> EndAttempt:
         outcome = AttemptOutcome.EVICTED
     elif pod.reason == "OOMKilled":
         outcome = AttemptOutcome.OUT_OF_MEMORY
-    elif not pod.started:
+    elif attempt.pod_uid is None and not pod.started:
         outcome = AttemptOutcome.NOT_STARTED
     elif pod.exit_code == ExitCode.PERMANENT:
         outcome = AttemptOutcome.PERMANENT
@@ -279,7 +296,7 @@ def _lost(attempt: AttemptFacts, title: str, detail: str) -> EndAttempt:
 def _after_end(attempt: AttemptFacts, seen: Observation, now: datetime, finished_at: datetime) -> Decision:
     age = now - finished_at
     if attempt.job_uid is None:
-        late = _late_job(attempt, seen, age)
+        late = _late_job(seen, age)
         if late is not None:
             return late
     if attempt.harvested_at is None:
@@ -287,9 +304,9 @@ def _after_end(attempt: AttemptFacts, seen: Observation, now: datetime, finished
     return _see_pods_out(attempt, seen, now, age)
 
 
-def _late_job(attempt: AttemptFacts, seen: Observation, age: timedelta) -> Decision | None:
+def _late_job(seen: Observation, age: timedelta) -> Decision | None:
     """Return what to do about a Job that may still come into being, or None once it cannot."""
-    if seen.job is not None and _is_ours(attempt, seen.job):
+    if seen.job is not None:
         return NoteLateJob(seen.job.uid)
     if age < LATE_JOB_PATIENCE:
         return Wait(LATE_JOB_PATIENCE - age)
