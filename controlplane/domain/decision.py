@@ -146,7 +146,7 @@ def _while_alive(attempt: AttemptFacts, seen: Observation, now: datetime) -> Dec
         if pod.exit_code == ExitCode.OTHER_POD and attempt.pod_uid is None:
             # It speaks of another pod, whose handshake is news to come or was lost with the database that heard it.
             return _without_pod(attempt, replace(seen, pod=None), now)
-        return _after_grace(attempt, now) or _end_without_word(attempt, pod)
+        return _after_grace(attempt, now) or _end_without_word(attempt, pod, seen.job)
     if attempt.pod_uid is not None and pod.is_terminating and _lease_is_over(attempt, now):
         # Asked to go long ago and never renewed.
         return _remove(attempt, seen, now, "the node of its pod is lost")
@@ -246,7 +246,7 @@ def _end_from_word(said: JobResult, exit_code: int | None) -> EndAttempt:
     return EndAttempt(AttemptState.FAILED, AttemptOutcome(said.outcome), exit_code, said.result, said.problem)
 
 
-def _end_without_word(attempt: AttemptFacts, pod: PodView) -> EndAttempt:
+def _end_without_word(attempt: AttemptFacts, pod: PodView, job: JobView | None) -> EndAttempt:
     if pod.exit_code == ExitCode.DONE:
         return _lost(
             attempt, "The provisioner ended without a report", "exit code 0, no result in Postgres nor in the pod"
@@ -263,7 +263,7 @@ def _end_without_word(attempt: AttemptFacts, pod: PodView) -> EndAttempt:
         outcome = AttemptOutcome.REFUSED
     else:
         outcome = AttemptOutcome.RETRYABLE
-    found = diagnose(pod)
+    found = diagnose(pod, job=job)
     return EndAttempt(
         AttemptState.FAILED,
         outcome,

@@ -22,6 +22,7 @@ _PAGE: Final = "500"
 _CONTAINER: Final = "provisioner"
 LOG_LIMIT_BYTES: Final = 1024 * 1024
 """Kept of a log, from its end; a provisioning run writes a few KiB."""
+_LOG_LINES: Final = 20_000
 _CUT_MARK: Final = "[the log's beginning was cut: only its last MiB is kept]\n"
 _LOG_SILENCE_SECONDS: Final = 120.0
 """The longest rest of a provisioner that works: it says at least what it waits for."""
@@ -111,11 +112,12 @@ class JobGateway:
 
     async def logs(self, pod_name: str) -> str | None:
         """Return the end of a pod's log, cut at one MiB with a mark, or None when there is none."""
-        query = {"container": _CONTAINER, "limitBytes": str(2**31 - 1), "tailLines": "20000"}
         try:
-            raw = await self._client.read("GET", f"{self._pods}/{pod_name}/log", query=query)
+            raw = await self._client.log(
+                self._namespace, pod_name, container=_CONTAINER, tail_lines=_LOG_LINES, limit_bytes=2**31 - 1
+            )
         except (KubeNotFoundError, KubeInvalidError):
-            # 400 while the container has not started, and when the kubelet has dropped it.
+            # Invalid while the container has not started, and not found once the kubelet has dropped it.
             return None
         # Postgres stores no NUL; the mark makes the cut visible to whoever reads the log later.
         text = raw[-LOG_LIMIT_BYTES:].decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}")
@@ -145,7 +147,8 @@ class JobGateway:
                 body=orjson.dumps(patch),
                 content_type="application/merge-patch+json",
             )
-        except (KubeNotFoundError, KubeConflictError):
+        except (KubeNotFoundError, KubeConflictError, KubeInvalidError):
+            # A uid that is another's is refused as an attempt to change it.
             return
 
     async def delete_job(self, name: str, uid: str) -> None:

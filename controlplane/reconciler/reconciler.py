@@ -16,6 +16,7 @@ from controlplane.db.attempts import AttemptRows
 from controlplane.db.claims import ClaimRows
 from controlplane.domain.attempt import AttemptFacts
 from controlplane.domain.decision import decide
+from controlplane.domain.diagnosis import diagnose
 from controlplane.domain.errors import ControlPlaneError, DatabaseUnavailableError, StaleLeaseError
 from controlplane.domain.observation import Observation
 from controlplane.domain.step import (
@@ -43,6 +44,10 @@ from controlplane.telemetry import bound, get_logger
 __all__ = ["Reconciler"]
 
 _PAGE: Final = 1000
+_QUIET_SECONDS: Final = 20.0
+"""A pod that has not begun by then and gives no reason is asked for by its events."""
+_QUESTIONS: Final = 10
+"""Pods whose events are read in a pass: they only explain, and each costs a call."""
 _BREATHE: Final = 50
 """Decisions between two looks of the event loop at its other work."""
 
@@ -68,6 +73,7 @@ class Reconciler:
         self._observer = observer
         self._conclusions = conclusions
         self._harvester = harvester
+        self._questions_left = _QUESTIONS
         self._news: set[UUID] = set()
         self._timers: dict[UUID, asyncio.TimerHandle] = {}
         self.woken = asyncio.Event()
@@ -109,6 +115,7 @@ class Reconciler:
         if not self._observer.is_current:
             _log.warning("cluster not seen", jobs_age=self._observer.jobs.age_seconds())
             return bool(concluded)
+        self._questions_left = _QUESTIONS
         refused = await self._refused_pods()
         did_end = await self._reconcile_all(None, refused)
         return bool(concluded) or did_end
@@ -136,19 +143,39 @@ class Reconciler:
         for count, attempt in enumerate(attempts):
             if count % _BREATHE == _BREATHE - 1:
                 await asyncio.sleep(0)
-            if await self._reconcile(attempt, now, refused):
+            seen = self._observer.observe(attempt)
+            if operations is None:
+                seen = await self._explained(attempt, seen, now, refused)
+            if await self._reconcile(attempt, seen, now):
                 ended.append(attempt.operation_id)
         if ended:
             await self._conclusions.conclude(ended)
         return bool(ended)
 
-    async def _reconcile(self, attempt: AttemptFacts, now: datetime, refused: dict[str, str]) -> bool:
+    async def _explained(
+        self, attempt: AttemptFacts, seen: Observation, now: datetime, refused: dict[str, str]
+    ) -> Observation:
+        """Add why a pod does not start, where neither its own state nor its absence says so."""
+        if attempt.state is not AttemptState.DISPATCHED or attempt.dispatched_at is None:
+            return seen
+        pod = seen.pod
+        if pod is None:
+            return seen if seen.job is None else replace(seen, no_pod_because=refused.get(seen.job.uid, ""))
+        is_quiet = (now - attempt.dispatched_at).total_seconds() > _QUIET_SECONDS
+        if pod.started or pod.waits or pod.has_ended or not is_quiet or self._questions_left <= 0:
+            return seen
+        self._questions_left -= 1
+        try:
+            found = diagnose(pod, await self._jobs.pod_events(pod.uid), job=seen.job)
+        except KubeError as error:
+            _log.info("events not read", error=str(error))
+            return seen
+        return replace(seen, pod=replace(pod, waits=found.detail))
+
+    async def _reconcile(self, attempt: AttemptFacts, seen: Observation, now: datetime) -> bool:
         """Decide and apply; True when something ended that others may wait for."""
         with bound(operation_id=attempt.operation_id, attempt=attempt.number, job_name=attempt.job_name):
             try:
-                seen = self._observer.observe(attempt)
-                if seen.job is not None and seen.pod is None:
-                    seen = replace(seen, no_pod_because=refused.get(seen.job.uid, ""))
                 decision = decide(attempt, seen, now)
                 if isinstance(decision, ConfirmAbsence):
                     seen = await self._observer.observe_live(attempt, seen)

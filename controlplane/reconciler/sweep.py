@@ -5,6 +5,7 @@ partitions, old idempotency keys. Safe to run in every process: each step is gua
 """
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 from uuid_utils.compat import uuid7
@@ -32,11 +33,20 @@ _log = get_logger(__name__)
 class Sweep:
     """Removes what is nobody's."""
 
-    def __init__(self, rows: AttemptRows, jobs: JobGateway, observer: Observer, settings: Settings) -> None:
+    def __init__(
+        self,
+        rows: AttemptRows,
+        jobs: JobGateway,
+        observer: Observer,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._rows = rows
         self._jobs = jobs
         self._observer = observer
         self._settings = settings
+        self._clock = clock
         self._orphans: dict[str, float] = {}
         """By uid, when a Job was first seen without an attempt."""
         self._maintained_at = float("-inf")
@@ -49,10 +59,10 @@ class Sweep:
         DatabaseUnavailableError, KubeError
             The next sweep goes on.
         """
-        if time.monotonic() - self._maintained_at >= _MAINTENANCE_SECONDS:
+        if self._clock() - self._maintained_at >= _MAINTENANCE_SECONDS:
             await self._rows.keep_partitions(self._settings.event_retention_months, self._settings.log_retention_months)
             await self._rows.forget_idempotency_keys(_IDEMPOTENCY_SECONDS)
-            self._maintained_at = time.monotonic()
+            self._maintained_at = self._clock()
         retention = self._settings.failed_store_retention_seconds
         ordered = await self._rows.submit_overdue_cleanups(retention, [uuid7() for _ in range(_CLEANUPS_AT_ONCE)])
         if ordered:
@@ -65,7 +75,7 @@ class Sweep:
         """Delete Jobs of ours that no attempt has: of a database that was set back, or posted after their end."""
         jobs = self._observer.jobs.snapshot()
         known = await self._rows.known([job.name for job in jobs.values()])
-        now = time.monotonic()
+        now = self._clock()
         orphans = {
             uid: job
             for uid, job in jobs.items()

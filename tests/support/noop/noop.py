@@ -8,7 +8,8 @@ an unknown ``word=`` ends the process with code 1 and a traceback.
 ==================  ==================================================================================================
 word                what happens
 ==================  ==================================================================================================
-``at=PHASE``        the phase in which the words below act: ``release`` unless said; ``remove`` for delete and cleanup
+``at=PHASE``        the phase in which the words below act, and no other; unless said ``release``, and ``remove`` for
+                    delete and cleanup
 ``hold=SECONDS``    the phase lasts so long; SIGTERM or a cancel ends it as it ends any phase
 ``end=retryable``   the phase fails, exit code 10
 ``end=permanent``   the phase fails, exit code 20
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any, NoReturn
 
+    from provisioner_job.wire import Call
     from provisioner_job.work import Facts, Phase, Work
 
 __all__ = ["Words", "main"]
@@ -95,8 +97,8 @@ def main() -> None:
     sys.exit(provision(environment, phases_of=_phases_of(words)))
 
 
-def _unheard(_session: Session, statement: str, *_arguments: str | None) -> str:
-    return '{"go_on": true}' if "heartbeat" in statement else "t"
+def _unheard(_session: Session, *calls: "Call") -> "list[str | None]":
+    return ['{"go_on": true}' if "heartbeat" in statement else "t" for statement, _ in calls]
 
 
 def _phases_of(words: Words) -> "Callable[[str], tuple[Phase, ...]]":
@@ -104,8 +106,7 @@ def _phases_of(words: Words) -> "Callable[[str], tuple[Phase, ...]]":
         from provisioner_job.work import Phase  # noqa: PLC0415 -- after the handshake, as in the provisioner itself
 
         names = PHASES_BY_KIND[kind]
-        chosen = words.get("at", "release")
-        where = chosen if chosen in names else names[-1]
+        where = words.get("at") or ("release" if "release" in names else names[-1])
         return tuple(Phase(name, _LIMIT_SECONDS, _act(words) if name == where else _nothing) for name in names)
 
     return phases_of
