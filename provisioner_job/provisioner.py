@@ -15,7 +15,7 @@ from provisioner_job.errors import ProvisionerError, RefusedError, RetryableErro
 from provisioner_job.job_input import JobInput
 from provisioner_job.namespace_guard import held_by_namespace
 from provisioner_job.outcome import result_of
-from provisioner_job.reports import Reports
+from provisioner_job.reports import PhaseReport, Reports
 from provisioner_job.session import Session, Started
 from provisioner_job.stopping import stopped
 from provisioner_job.work import Phase, PhasesOf, Work
@@ -138,27 +138,26 @@ async def _ended(task: asyncio.Task[Any]) -> None:
 
 
 async def _phases(work: Work, reports: Reports, position: list[str], kind: str, phases_of: PhasesOf) -> None:
+    # The end of a phase goes with the start of the next: one login less, and nothing happens in between.
+    ended: list[PhaseReport] = []
     for phase in phases_of(kind):
         position[0] = phase.name
-        await _one_phase(work, reports, phase)
+        work.journal.say("started", phase=phase.name)
+        began = PhaseReport(phase.name, is_end=False, detail={})
+        await reports.phases(*ended, began, patience_seconds=_REPORT_PATIENCE_SECONDS)
+        ended = [await _one_phase(work, phase)]
+    await reports.phases(*ended, patience_seconds=_REPORT_PATIENCE_SECONDS)
 
 
-async def _one_phase(work: Work, reports: Reports, phase: Phase) -> None:
+async def _one_phase(work: Work, phase: Phase) -> PhaseReport:
     began = time.monotonic()
-    work.journal.say("started", phase=phase.name)
-    await reports.phase(phase.name, is_end=False, detail={}, patience_seconds=_REPORT_PATIENCE_SECONDS)
     act = phase.act(work)
     if work.namespace_uid:
         act = held_by_namespace(work.cluster, work.given.namespace, work.namespace_uid, act)
     facts = await _limited(phase, act)
     seconds = round(time.monotonic() - began, 1)
-    await reports.phase(
-        phase.name,
-        is_end=True,
-        detail=facts | {"duration_seconds": seconds},
-        patience_seconds=_REPORT_PATIENCE_SECONDS,
-    )
     work.journal.say(f"done in {seconds:.1f} s", phase=phase.name, **facts)
+    return PhaseReport(phase.name, is_end=True, detail=facts | {"duration_seconds": seconds})
 
 
 async def _limited(phase: Phase, act: Awaitable[dict[str, Any]]) -> dict[str, Any]:

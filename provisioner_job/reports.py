@@ -6,16 +6,24 @@ delays a report; how long, the caller says.
 
 import asyncio
 import json
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from provisioner_job.errors import RefusedError
 from provisioner_job.session import CALL_SECONDS, Session, Tries
-from provisioner_job.wire import ServerError
+from provisioner_job.wire import Call, ServerError
 
-__all__ = ["Reports"]
+__all__ = ["PhaseReport", "Reports"]
 
 _RESOLVING_SECONDS: Final = 10.0
 """On top of a call's own limit, for what the resolver takes to find the database's name."""
+
+
+class PhaseReport(NamedTuple):
+    """The start or the end of a phase."""
+
+    phase: str
+    is_end: bool
+    detail: dict[str, Any]
 
 
 class Reports:
@@ -24,22 +32,23 @@ class Reports:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    async def phase(self, phase: str, *, is_end: bool, detail: dict[str, Any], patience_seconds: float) -> None:
-        """Report the start or the end of a phase; `RefusedError` when the session is not current any more."""
-        is_current = await self._call(
-            "SELECT storeplane.report_event($1, $2, $3, $4, $5, $6::jsonb)",
-            phase,
-            "true" if is_end else "false",
-            json.dumps(detail),
-            patience_seconds=patience_seconds,
-        )
-        if is_current != "t":
+    async def phases(self, *reports: PhaseReport, patience_seconds: float) -> None:
+        """Report starts and ends of phases, in one go; `RefusedError` when the session is not current any more."""
+        calls: list[Call] = [
+            (
+                "SELECT storeplane.report_event($1, $2, $3, $4, $5, $6::jsonb)",
+                (each.phase, "true" if each.is_end else "false", json.dumps(each.detail)),
+            )
+            for each in reports
+        ]
+        if any(is_current != "t" for is_current in await self._calls(*calls, patience_seconds=patience_seconds)):
             reason = "the attempt is over or superseded"
             raise RefusedError(reason)
 
     async def heartbeat(self, *, patience_seconds: float) -> None:
         """Renew the lease; `RefusedError` when the run has to stop."""
-        told = await self._call("SELECT storeplane.heartbeat($1, $2, $3)", patience_seconds=patience_seconds)
+        call = "SELECT storeplane.heartbeat($1, $2, $3)", ()
+        (told,) = await self._calls(call, patience_seconds=patience_seconds)
         answer = json.loads(told or "{}")
         if not answer.get("go_on"):
             raise RefusedError(answer.get("reason") or "the control plane says so")
@@ -48,17 +57,15 @@ class Reports:
         self, outcome: str, result: dict[str, Any], problem: dict[str, Any] | None, *, patience_seconds: float
     ) -> bool:
         """Report the end; False when it came too late to count."""
-        recorded = await self._call(
+        call = (
             "SELECT storeplane.finish_attempt($1, $2, $3, $4, $5::jsonb, $6::jsonb)",
-            outcome,
-            json.dumps(result),
-            None if problem is None else json.dumps(problem),
-            patience_seconds=patience_seconds,
+            (outcome, json.dumps(result), None if problem is None else json.dumps(problem)),
         )
+        (recorded,) = await self._calls(call, patience_seconds=patience_seconds)
         return recorded == "t"
 
-    async def _call(self, statement: str, *arguments: str | None, patience_seconds: float) -> str | None:
-        """Run one function, trying again while the database is away.
+    async def _calls(self, *calls: Call, patience_seconds: float) -> list[str | None]:
+        """Run functions in one transaction, trying again while the database is away.
 
         Raises
         ------
@@ -71,7 +78,7 @@ class Reports:
         while True:
             try:
                 async with asyncio.timeout(CALL_SECONDS + _RESOLVING_SECONDS):
-                    return await asyncio.to_thread(self._session.call, statement, *arguments)
+                    return await asyncio.to_thread(self._session.call, *calls)
             except (ServerError, OSError) as error:
                 pause = tries.pause_after(error)
             await asyncio.sleep(pause)

@@ -12,7 +12,7 @@ from provisioner_job.contract import StartAnswer
 from provisioner_job.errors import OtherPodError, PhaseError, ProvisionerError, RefusedError, RetryableError
 from provisioner_job.job_input import JobInput
 from provisioner_job.journal import Journal
-from provisioner_job.wire import ServerError, WireError, ask
+from provisioner_job.wire import Call, ServerError, WireError, ask
 
 __all__ = ["CALL_SECONDS", "Session", "Started", "Tries", "refusal"]
 
@@ -119,33 +119,29 @@ class Session:
             raise RefusedError(found.get("reason") or "the database says so")
         return Started(found)
 
-    def call(self, statement: str, *arguments: str | None) -> str | None:
-        """Run one function with operation, attempt and key before its other arguments. Blocks, for 10 s at most.
+    def call(self, *calls: Call) -> list[str | None]:
+        """Run functions with operation, attempt and key before their other arguments. Blocks, for 10 s at most.
 
         Raises
         ------
         ServerError, OSError
             As `wire.ask` does.
         """
-        return self._ask(statement, self._key, *arguments)
+        own = [self._call(statement, self._key, *arguments) for statement, arguments in calls]
+        return ask(self._given.database, *own, seconds=CALL_SECONDS)
 
     def _answer_to_start(self, tries: Tries) -> dict[str, Any]:
         given = self._given
         statement = "SELECT storeplane.start_attempt($1, $2, $3, $4, $5, $6)"
         while True:
             try:
-                told = self._ask(statement, given.attempt_token, given.job_uid, given.pod_uid, self._key)
+                call = self._call(statement, given.attempt_token, given.job_uid, given.pod_uid, self._key)
+                (told,) = ask(given.database, call, seconds=CALL_SECONDS)
             except (ServerError, OSError) as error:
                 time.sleep(tries.pause_after(error))
             else:
                 answer: dict[str, Any] = json.loads(told or "{}")
                 return answer
 
-    def _ask(self, statement: str, *arguments: str | None) -> str | None:
-        given = self._given
-        return ask(
-            given.database,
-            statement,
-            (str(given.operation_id), str(given.attempt), *arguments),
-            seconds=CALL_SECONDS,
-        )
+    def _call(self, statement: str, *arguments: str | None) -> Call:
+        return statement, (str(self._given.operation_id), str(self._given.attempt), *arguments)

@@ -1,6 +1,6 @@
-"""One call of a database function: connect, log in, ask, disconnect. Blocking, with one limit for all of it.
+"""Calls of database functions: connect, log in, ask, disconnect. Blocking, with one limit for all of it.
 
-The provisioner asks for one text at a time and keeps no connection. A driver for everything else a database can do
+The provisioner asks for a text or two at a time and keeps no connection. A driver for everything else a database can do
 costs two thirds of the time until the handshake, which is on the path of every store; this speaks only what the four
 calls need of the protocol (version 3.0, text format). Logins are SCRAM-SHA-256 or none at all: a server that asks for
 the password itself does not get it.
@@ -14,12 +14,13 @@ import time
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["PREFER", "SSL_MODES", "Address", "ServerError", "WireError", "ask"]
+__all__ = ["PREFER", "SSL_MODES", "Address", "Call", "ServerError", "WireError", "ask"]
 
 DISABLE: Final = "disable"
 PREFER: Final = "prefer"
@@ -66,13 +67,17 @@ class WireError(ServerError):
         super().__init__("08P01", message)
 
 
-def ask(address: Address, statement: str, arguments: Sequence[str | None], *, seconds: float) -> str | None:
-    """Run one statement and return the first column of its last row as text, None when that is null.
+Call = tuple[str, Sequence[str | None]]
+"""A statement, and texts for its $1, $2, … as the server reads their types."""
+
+
+def ask(address: Address, *calls: Call, seconds: float) -> list[str | None]:
+    """Run statements in their order and in one transaction, and return the first column of the last row of each.
+
+    It is text, or None when it is null or there is no row.
 
     Parameters
     ----------
-    arguments
-        Texts for $1, $2, … as the server reads their types.
     seconds
         The limit of everything together, the name's resolution excepted, which the resolver bounds.
 
@@ -86,7 +91,7 @@ def ask(address: Address, statement: str, arguments: Sequence[str | None], *, se
     line = _Line(address, time.monotonic() + seconds)
     try:
         _log_in(line, address)
-        return _call(line, statement, arguments)
+        return _run(line, calls)
     finally:
         line.close()
 
@@ -240,7 +245,7 @@ def _scram(line: _Line, password: str) -> None:
         is_sound, salt, rounds = False, b"", 1
     if not is_sound:
         raise WireError("the database's half of the login is not sound")
-    salted = hashlib.pbkdf2_hmac("sha256", _prepared(password), salt, rounds)
+    salted = _salted(password, salt, rounds)
     key = hmac.digest(salted, b"Client Key", "sha256")
     last = b"c=biws,r=" + parts[b"r"]
     signed = b",".join((bare, challenge, last))
@@ -251,6 +256,12 @@ def _scram(line: _Line, password: str) -> None:
     expected = hmac.digest(hmac.digest(salted, b"Server Key", "sha256"), signed, "sha256")
     if not hmac.compare_digest(shown, b2a_base64(expected, newline=False)):
         raise WireError("the database does not know the password: it may be another server in its place")
+
+
+@lru_cache(maxsize=1)
+def _salted(password: str, salt: bytes, rounds: int) -> bytes:
+    """Return the password as the proofs need it; slow on purpose, and the same for every login of a run."""
+    return hashlib.pbkdf2_hmac("sha256", _prepared(password), salt, rounds)
 
 
 def _prepared(password: str) -> bytes:
@@ -273,30 +284,38 @@ def _attributes(text: bytes) -> dict[bytes, bytes]:
     return {part[:1]: part[2:] for part in text.split(b",") if part[1:2] == b"="}
 
 
-def _call(line: _Line, statement: str, arguments: Sequence[str | None]) -> str | None:
-    """Parse, bind and run in one go, so that it is one round trip and one transaction."""
+def _run(line: _Line, calls: Sequence[Call]) -> list[str | None]:
+    """Parse, bind and execute all of them in one go, so that it is one round trip and one transaction."""
+    sync = _framed(b"S", b"")
+    line.send(b"".join(_messages(*call) for call in calls) + sync)
+    answers: list[str | None] = []
+    last: str | None = None
+    while True:
+        kind, body = line.read()
+        if kind == b"D":
+            length = int.from_bytes(body[2:6], "big", signed=True)
+            last = None if length < 0 else body[6 : 6 + length].decode()
+        elif kind == b"C":
+            answers.append(last)
+            last = None
+        elif kind == b"Z":
+            # Told, so that its log has no client that went away.
+            line.send(_framed(b"X", b""))
+            return answers
+
+
+def _messages(statement: str, arguments: Sequence[str | None]) -> bytes:
     values = b"".join(
         (-1).to_bytes(4, "big", signed=True) if each is None else len(data).to_bytes(4, "big") + data
         for each in arguments
         for data in ((each or "").encode(),)
     )
-    line.send(
+    return (
         _framed(b"P", b"\0" + _text(statement) + bytes(2))
         # All arguments and all results as text.
         + _framed(b"B", bytes(4) + len(arguments).to_bytes(2, "big") + values + bytes(2))
         + _framed(b"E", bytes(5))
-        + _framed(b"S", b"")
     )
-    found: str | None = None
-    while True:
-        kind, body = line.read()
-        if kind == b"D":
-            length = int.from_bytes(body[2:6], "big", signed=True)
-            found = None if length < 0 else body[6 : 6 + length].decode()
-        elif kind == b"Z":
-            # Told, so that its log has no client that went away.
-            line.send(_framed(b"X", b""))
-            return found
 
 
 def _refusal(body: bytes) -> ServerError:

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from provisioner_job.wire import Address, ServerError, WireError, ask
+from provisioner_job import wire
+from provisioner_job.wire import Address, ServerError, WireError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.contract
 
 SECONDS = 30.0
+
+
+def ask(address: Address, statement: str, arguments: list[str | None], *, seconds: float) -> str | None:
+    (answer,) = wire.ask(address, (statement, arguments), seconds=seconds)
+    return answer
 
 
 @pytest.fixture
@@ -293,3 +299,16 @@ def test_zero_byte_in_an_argument_is_refused_by_the_server(address: Address) -> 
     with pytest.raises(ServerError) as caught:
         ask(address, "SELECT $1::text", ["a\0b"], seconds=SECONDS)
     assert caught.value.sqlstate == "22021"
+
+
+def test_calls_run_in_their_order_and_in_one_transaction(address: Address) -> None:
+    made = ("SELECT set_config('storeplane.test', $1, true)", ["there"])
+    read = ("SELECT current_setting('storeplane.test', true)", [])
+    nothing = ("SELECT 1 WHERE false", [])
+    assert wire.ask(address, made, nothing, read, seconds=SECONDS) == ["there", None, "there"]
+
+
+def test_failing_call_undoes_those_before_it(address: Address) -> None:
+    with pytest.raises(ServerError):
+        wire.ask(address, ("CREATE TABLE made (n int)", []), ("SELECT 1 / 0", []), seconds=SECONDS)
+    assert ask(address, "SELECT to_regclass('made')::text", [], seconds=SECONDS) is None
