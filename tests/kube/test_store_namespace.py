@@ -79,10 +79,10 @@ class Store:
         script = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
         template = _restricted(pod("web", script, terminationGracePeriodSeconds=30))
         mounted = _restricted(pod("data", script, container={"volumeMounts": [{"name": "data", "mountPath": "/data"}]}))
-        self.namespace.apply(
-            _workload("Deployment", "web", template),
-            _workload("StatefulSet", "data", mounted, serviceName="data", volumeClaimTemplates=[claim]),
-        )
+        data = _workload("StatefulSet", "data", mounted, serviceName="data", volumeClaimTemplates=[claim])
+        for each in (data, data["spec"]["template"]):
+            each["metadata"].setdefault("labels", {})["app.kubernetes.io/component"] = "postgres"
+        self.namespace.apply(_workload("Deployment", "web", template), data)
         done = job("setup", "exit 0")
         done["spec"]["template"]["spec"] = _restricted(pod("setup", "exit 0", restartPolicy="Never"))["spec"]
         self.namespace.apply(done)
@@ -118,7 +118,7 @@ def _workload(kind: str, name: str, template: dict[str, Any], **spec: Any) -> di
         "metadata": {"name": name},
         "spec": {
             "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": template["spec"]},
+            "template": {"metadata": {"labels": dict(labels)}, "spec": template["spec"]},
             **spec,
         },
     }
