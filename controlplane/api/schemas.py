@@ -5,6 +5,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from controlplane.domain.engines import CATALOGUE
 from controlplane.domain.operation import OperationKind
 from controlplane.domain.transitions import OperationState, StoreState
 
@@ -46,7 +47,12 @@ class CreateStoreBody(_Strict):
 
     name: str = Field(max_length=1000, examples=["My Shop"], description="Display name, at most 60 characters.")
     # The longer limit only bounds the input: the rule of 60 has its own sentence.
-    engine: str = Field(max_length=64, examples=["medusa"], description="One of the supported engines.")
+    engine: str = Field(
+        max_length=64,
+        # Only told: the refusal of another one names what is supported and what is planned.
+        json_schema_extra={"enum": [*sorted(CATALOGUE)]},
+        description="One of the supported engines.",
+    )
     slug: str | None = Field(
         default=None, max_length=1000, description="Part of namespace and host; made from the name when left out."
     )

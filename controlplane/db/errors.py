@@ -43,6 +43,7 @@ SQLSTATE_ERRORS: Final[Mapping[str, Callable[[str], ControlPlaneError]]] = Mappi
         "3D000": DatabaseUnavailableError,  # unknown database, known before: it is being restored
         "40": DatabaseUnavailableError,  # deadlock, serialization failure: nothing was written
         "53": DatabaseUnavailableError,  # connections, disk or memory are used up
+        "55000": DatabaseUnavailableError,  # takes no connections for now: it is being moved or restored
         "55P03": DatabaseUnavailableError,  # a lock did not come in time
         "57": DatabaseUnavailableError,  # statement took too long; server stops or starts
         "58": DatabaseUnavailableError,  # the server's own disk

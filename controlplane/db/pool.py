@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, Protocol, Self, TypeVar
 
 import asyncpg
@@ -18,6 +18,8 @@ _CONNECT_SECONDS: Final = 5.0
 _ACQUIRE_SECONDS: Final = 5.0
 _REQUEST_ACQUIRE_SECONDS: Final = 1.5
 """A request that waits longer for a connection is better told to come back: an answer is due within two seconds."""
+_REQUEST_STATEMENT_SECONDS: Final = 3.0
+"""A request's statement takes milliseconds; one that takes this long waits for something that hangs."""
 _RETRIES: Final = 3
 _RETRY_PAUSE_SECONDS: Final = 0.02
 """The longest pause before the first repetition; it doubles. The other side of a deadlock needs a moment to commit."""
@@ -55,17 +57,23 @@ class Statements(Protocol):
 class Session:
     """One connection; runs statements by their file's name."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, *, statement_seconds: float = _STATEMENT_SECONDS) -> None:
         self._connection = connection
+        self._seconds = statement_seconds
 
     async def fetch(self, name: str, *arguments: object) -> Sequence[Any]:
         """Run `sql/<name>.sql` and return its rows."""
-        rows: Sequence[Any] = await self._connection.fetch(query(name).text, *arguments)
+        rows: Sequence[Any] = await self._connection.fetch(query(name).text, *arguments, timeout=self._seconds)
         return rows
 
     async def fetch_one(self, name: str, *arguments: object) -> Any | None:
         """Run `sql/<name>.sql` and return its row, or None."""
-        return await self._connection.fetchrow(query(name).text, *arguments)
+        return await self._connection.fetchrow(query(name).text, *arguments, timeout=self._seconds)
+
+    def in_transaction(self) -> AbstractAsyncContextManager[object]:
+        """Give a transaction of this connection; its end commits, an error rolls back."""
+        made: AbstractAsyncContextManager[object] = self._connection.transaction()
+        return made
 
 
 class Database:
@@ -75,9 +83,16 @@ class Database:
     to three times. Nothing else is ever repeated: after a cut connection nobody knows what was committed.
     """
 
-    def __init__(self, pool: Any, *, acquire_seconds: float = _ACQUIRE_SECONDS) -> None:
+    def __init__(
+        self,
+        pool: Any,
+        *,
+        acquire_seconds: float = _ACQUIRE_SECONDS,
+        statement_seconds: float = _STATEMENT_SECONDS,
+    ) -> None:
         self._pool = pool
         self._acquire_seconds = acquire_seconds
+        self._statement_seconds = statement_seconds
 
     @classmethod
     async def connect(cls, url: str, *, size: int) -> Self:
@@ -112,14 +127,18 @@ class Database:
 
     def for_requests(self) -> Self:
         """Return the same pool, less patient: for answers that a person waits for."""
-        return type(self)(self._pool, acquire_seconds=_REQUEST_ACQUIRE_SECONDS)
+        return type(self)(
+            self._pool,
+            acquire_seconds=_REQUEST_ACQUIRE_SECONDS,
+            statement_seconds=_REQUEST_STATEMENT_SECONDS,
+        )
 
     async def fetch(self, name: str, *arguments: object) -> Sequence[Any]:
         """Run one statement in a transaction of its own and return its rows."""
 
         async def step() -> Sequence[Any]:
-            async with self._acquired() as connection:
-                return await Session(connection).fetch(name, *arguments)
+            async with self._acquired() as session:
+                return await session.fetch(name, *arguments)
 
         return await _repeated(step)
 
@@ -127,8 +146,8 @@ class Database:
         """Run one statement in a transaction of its own and return its row, or None."""
 
         async def step() -> Any | None:
-            async with self._acquired() as connection:
-                return await Session(connection).fetch_one(name, *arguments)
+            async with self._acquired() as session:
+                return await session.fetch_one(name, *arguments)
 
         return await _repeated(step)
 
@@ -139,8 +158,8 @@ class Database:
         """
 
         async def step() -> _T:
-            async with self._acquired() as connection, connection.transaction():
-                return await work(Session(connection))
+            async with self._acquired() as session, session.in_transaction():
+                return await work(session)
 
         return await _repeated(step)
 
@@ -148,13 +167,13 @@ class Database:
     async def transaction(self) -> AsyncIterator[Session]:
         """Open a transaction for several statements; nothing but statements belongs inside."""
         with translated():
-            async with self._acquired() as connection, connection.transaction():
-                yield Session(connection)
+            async with self._acquired() as session, session.in_transaction():
+                yield session
 
     @asynccontextmanager
-    async def _acquired(self) -> AsyncIterator[Any]:
+    async def _acquired(self) -> AsyncIterator[Session]:
         async with self._pool.acquire(timeout=self._acquire_seconds) as connection:
-            yield connection
+            yield Session(connection, statement_seconds=self._statement_seconds)
 
 
 async def _repeated(step: Callable[[], Awaitable[_T]]) -> _T:

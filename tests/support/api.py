@@ -118,6 +118,56 @@ class Api:
             rows: list[Any] = await session._connection.fetch(statement, *arguments)  # noqa: SLF001 -- test's own SQL
             return rows
 
+    async def open_attempt(self, body: Any, *, state: str = "running", job_uid: str | None = "job-uid") -> str:
+        """Give an accepted operation an open attempt, as dispatcher and pod would; return its Job's name."""
+        operation, kind = body["operation"]["id"], body["operation"]["kind"]
+        (row,) = await self.execute(
+            "UPDATE storeplane.operations SET state = $2, attempt = attempt + 1, started_at = now(), "
+            "next_dispatch_at = CASE WHEN $2 = 'queued' THEN now() END WHERE id = $1 RETURNING attempt, store_id",
+            operation,
+            "queued" if state == "created" else "running",
+        )
+        name = f"store-{kind}-{operation}-{row['attempt']}"
+        await self.execute(
+            "INSERT INTO storeplane.attempts (operation_id, number, store_id, state, job_name, memory_mib, job_uid, "
+            "dispatched_at) VALUES ($1, $2, $3, $4, $5, 512, $6, now())",
+            operation,
+            row["attempt"],
+            row["store_id"],
+            state,
+            name,
+            job_uid,
+        )
+        return name
+
+    async def fail(self, body: Any, *, state: str = "failed") -> None:
+        """End an accepted operation without success, and its create's store with it."""
+        await self.execute(
+            "UPDATE storeplane.attempts SET state = 'failed', outcome = 'permanent', finished_at = now(), "
+            "pods_ended_at = now() WHERE operation_id = $1 AND finished_at IS NULL",
+            body["operation"]["id"],
+        )
+        await self.execute(
+            "UPDATE storeplane.operations SET state = $2, finished_at = now(), next_dispatch_at = NULL, "
+            "error = CASE WHEN $2 = 'failed' THEN '{\"code\": \"HELM_FAILED\"}'::jsonb END WHERE id = $1",
+            body["operation"]["id"],
+            state,
+        )
+        await self.execute(
+            "UPDATE storeplane.stores SET state = 'failed' WHERE id = $1 AND state = 'provisioning'",
+            body["store"]["id"],
+        )
+
+    async def audited(self) -> list[tuple[str, Any]]:
+        """Return action and details of the audit log, oldest first."""
+        rows = await self.execute("SELECT action, details FROM storeplane.audit_log ORDER BY id")
+        return [(row["action"], row["details"]) for row in rows]
+
+    async def events(self, body: Any) -> list[str]:
+        """Return the types of a store's events, oldest first."""
+        _, page, _ = await self.call("GET", f"/api/stores/{body['store']['id']}/events")
+        return [item["event_type"] for item in page["items"]]
+
 
 @asynccontextmanager
 async def serve(database: Database, *, settings: dict[str, str] | None = None, **user: Any) -> AsyncIterator[Api]:

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.api import WISH, Api, serve
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from controlplane.db.pool import Database
+
+pytestmark = pytest.mark.db
+
+KEY = {"Idempotency-Key": "a-key-of-mine"}
+
+
+@pytest.fixture
+async def api(database: Database) -> AsyncIterator[Api]:
+    async with serve(database) as made:
+        yield made
+
+
+async def _together(api: Api, wishes: list[dict[str, str]], **more: Any) -> list[tuple[int, Any, Any]]:
+    return await asyncio.gather(*(api.call("POST", "/api/stores", json=wish, **more) for wish in wishes))
+
+
+def _named(count: int) -> list[dict[str, str]]:
+    return [{"name": f"Shop {number}", "engine": "medusa"} for number in range(count)]
+
+
+async def test_store_limit_is_exact_when_asked_at_once(database: Database) -> None:
+    async with serve(database, max_stores=5) as api:
+        answers = await _together(api, _named(12))
+        assert sorted(status for status, _, _ in answers) == [202] * 5 + [403] * 7
+        refused = next(body for status, body, _ in answers if status == 403)
+        assert (refused["code"], refused["detail"]) == ("STORE_LIMIT_REACHED", "Maximum store limit reached (5 stores)")
+        (row,) = await api.execute("SELECT count(*) AS n FROM storeplane.stores")
+        assert row["n"] == 5
+
+
+async def test_limit_of_zero_means_none(database: Database) -> None:
+    async with serve(database, max_stores=0) as api:
+        status, problem, _ = await api.call("POST", "/api/stores", json=WISH)
+        assert (status, problem["detail"]) == (403, "Maximum store limit reached (0 stores)")
+
+
+async def test_refused_wish_counts_nothing(database: Database) -> None:
+    async with serve(database, max_stores=2) as api:
+        await api.create()
+        for _ in range(3):
+            assert (await api.call("POST", "/api/stores", json=WISH))[1]["code"] == "NAME_TAKEN"
+        await api.create("Other")
+
+
+async def test_create_rate_is_exact_when_asked_at_once(database: Database) -> None:
+    async with serve(database, settings={"STOREPLANE_CREATE_RATE_PER_MINUTE": "10"}) as api:
+        answers = await _together(api, _named(14))
+        assert sorted(status for status, _, _ in answers) == [202] * 10 + [429] * 4
+        left = sorted(int(headers["RateLimit-Remaining"]) for status, _, headers in answers if status == 202)
+        assert left == list(range(10))
+        _, problem, headers = next(each for each in answers if each[0] == 429)
+        assert problem["code"] == "RATE_LIMITED"
+        assert (headers["RateLimit-Limit"], headers["RateLimit-Remaining"]) == ("10", "0")
+        assert 1 <= problem["retry_after_seconds"] == int(headers["Retry-After"]) <= 6
+        # Somebody else is not slowed down by it.
+        await (await api.as_user()).create()
+        # After a pause as long as was said, there is one more.
+        await api.execute("UPDATE storeplane.users SET creates_until = creates_until - interval '6 s'")
+        await api.create("One more")
+
+
+async def test_same_key_gives_the_first_answer_byte_for_byte(api: Api) -> None:
+    async def ask(raw: bytes) -> tuple[int, bytes, Any]:
+        headers = {"Authorization": f"Bearer {api.token}"} | KEY
+        async with api.session.post(f"{api.url}/api/stores", data=raw, headers=headers) as response:
+            return response.status, await response.read(), response.headers
+
+    first = await ask(b'{"name": "Shop", "engine": "medusa"}')
+    assert "Idempotency-Replayed" not in first[2]
+    body = json.loads(first[1])
+    await api.fail(body)
+    # Another order of the same fields is the same wish.
+    again = await ask(b'{"engine":"medusa","name":"Shop"}')
+    assert again[:2] == first[:2]
+    assert again[2]["Idempotency-Replayed"] == "true"
+    assert again[2]["Location"] == first[2]["Location"] == f"/api/operations/{body['operation']['id']}"
+    assert len(api.wakes) == 1
+
+
+async def test_same_key_with_another_body_is_a_mismatch(api: Api) -> None:
+    await api.create(headers=KEY)
+    status, problem, _ = await api.call("POST", "/api/stores", json=WISH | {"name": "Other"}, headers=KEY)
+    assert (status, problem["code"]) == (422, "IDEMPOTENCY_MISMATCH")
+
+
+async def test_same_key_of_another_user_is_another_wish(api: Api) -> None:
+    mine, theirs = await api.create(headers=KEY), await (await api.as_user()).create(headers=KEY)
+    assert mine["operation"]["id"] != theirs["operation"]["id"]
+
+
+@pytest.mark.parametrize("wish", [WISH, WISH | {"slug": "given"}])
+async def test_same_key_at_once_on_two_replicas_is_one_operation(database: Database, wish: dict[str, str]) -> None:
+    async with serve(database, max_stores=1) as one, serve(database) as two:
+        two.token = one.token
+        answers = [
+            answer
+            for each in await asyncio.gather(*(_together(api, [wish] * 4, headers=KEY) for api in (one, two)))
+            for answer in each
+        ]
+        assert [status for status, _, _ in answers] == [202] * 8
+        assert len({body["operation"]["id"] for _, body, _ in answers}) == 1
+        assert sum(headers.get("Idempotency-Replayed") == "true" for _, _, headers in answers) == 7
+        (row,) = await one.execute("SELECT count(*) AS n FROM storeplane.operations")
+        assert row["n"] == 1
+
+
+async def test_key_is_repeated_even_when_limit_and_name_forbid_a_new_one(database: Database) -> None:
+    async with serve(database, max_stores=1) as api:
+        first = await api.create(headers=KEY)
+        assert (await api.call("POST", "/api/stores", json=WISH))[0] in (403, 409)
+        assert await api.create(headers=KEY) == first
+
+
+async def test_answer_that_was_never_kept_is_made_again(api: Api) -> None:
+    first = await api.create(headers=KEY)
+    await api.execute("UPDATE storeplane.idempotency_keys SET answer = NULL")
+    assert (await api.create(headers=KEY))["operation"]["id"] == first["operation"]["id"]
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 256, "schlüssel"])
+async def test_unusable_key_is_refused(api: Api, key: str) -> None:
+    headers = {"Authorization": f"Bearer {api.token}", "Idempotency-Key": key}
+    async with api.session.post(f"{api.url}/api/stores", json=WISH, headers=headers) as response:
+        problem = await response.json()
+    assert (response.status, problem["errors"][0]["pointer"]) == (422, "#/Idempotency-Key")
+
+
+async def test_spec_is_frozen_complete(database: Database) -> None:
+    observer = {"STOREPLANE_OBSERVER_NAMESPACE": "platform-ns", "STOREPLANE_OBSERVER_SERVICE_ACCOUNT": "watcher"}
+    async with serve(database, settings=observer) as api:
+        body = await api.create()
+        (row,) = await api.execute("SELECT spec FROM storeplane.operations")
+        spec = row["spec"]
+        traceparent = spec.pop("traceparent")
+        assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", traceparent)
+        host = spec["host"]
+        assert host.startswith("shop-")
+        assert spec == {
+            "version": 1,
+            "engine": "medusa",
+            "engine_version": "2.21.2",
+            "chart": "medusa",
+            "chart_version": "0.1.0",
+            "preset": "default",
+            "plan": "standard",
+            "images": {
+                "server": "storeplane.local/medusa:1",
+                "postgres": "storeplane.local/postgres:1",
+                "redis": "storeplane.local/redis:1",
+            },
+            "provisioner_image": "storeplane.local/provisioner:1",
+            "namespace": body["store"]["namespace"],
+            "host": host,
+            "public_url": f"http://{host}:8081",
+            "observer": {"namespace": "platform-ns", "service_account": "watcher"},
+        }
+        assert body["store"]["urls"]["api"] == spec["public_url"]
+
+
+@pytest.mark.parametrize(
+    ("given", "is_kept"),
+    [
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", True),
+        ("00-00000000000000000000000000000000-00f067aa0ba902b7-01", False),
+        ("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", False),
+        ("not a trace", False),
+    ],
+)
+async def test_trace_of_the_caller_goes_with_the_operation(api: Api, given: str, *, is_kept: bool) -> None:
+    await api.create(headers={"traceparent": given})
+    (row,) = await api.execute("SELECT spec ->> 'traceparent' AS trace FROM storeplane.operations")
+    assert (row["trace"] == given) is is_kept
+
+
+async def test_accepting_is_one_whole(api: Api) -> None:
+    body = await api.create()
+    assert await api.events(body) == ["created"]
+    ((action, details),) = await api.audited()
+    assert (action, details["operation_id"], details["name"]) == ("store.create", body["operation"]["id"], "Shop")
+    (row,) = await api.execute(
+        "SELECT u.store_count, s.waiting FROM storeplane.users AS u JOIN storeplane.user_slots AS s ON s.user_id = u.id"
+    )
+    assert (row["store_count"], row["waiting"]) == (1, 1)
