@@ -62,7 +62,7 @@ test-e2e: init ## The end-to-end layer alone: a real shop
 	$(BIN)/pytest tests/e2e $(PYTEST_ARGS)
 
 .PHONY: up
-up: init ## All of Storeplane on a development cluster: Kubernetes, Postgres, images, API
+up: init ## All of Storeplane, installed on a development cluster; prints where the API is
 	@$(BIN)/python -m demo up --name '$(NAME)'
 
 .PHONY: down
@@ -72,6 +72,10 @@ down: init ## End everything that any command here has started, the kept test cl
 .PHONY: env
 env: ## Print exports for the shell: eval "$(make -s env)"
 	@$(BIN)/python -m demo env --name '$(NAME)'
+
+.PHONY: settings
+settings: ## Print exports for a `storeplane serve` on this machine: eval "$(make -s settings)"
+	@$(BIN)/python -m demo settings --name '$(NAME)'
 
 .PHONY: images
 images: init ## Build the container images that changed and load them into the cluster in use

@@ -1,4 +1,4 @@
-"""`python -m demo order | up | env`: the demonstration, or its parts. Exit codes: 0 done, 1 failed, 2 wrong usage."""
+"""`python -m demo COMMAND`: the demonstration and its parts. Exit codes: 0 done, 1 failed, 2 wrong usage."""
 
 import base64
 import json
@@ -13,7 +13,8 @@ import typer
 
 from demo.kubectl import run
 from demo.order import Order, place, products
-from demo.platform import Platform, current, up
+from demo.platform import Platform, current, kubectl_of, up
+from demo.release import settings as installed_settings
 from devcluster.machine.errors import DevclusterError, WrongUsageError
 
 __all__ = ["main"]
@@ -41,6 +42,16 @@ def env(name: Name = "dev") -> None:
     for variable, value in exports.items():
         print(f"export {variable}={shlex.quote(value)}")
     print(f'export PATH={shlex.quote(str(platform.kubectl.parent))}:"$PATH"')
+
+
+@app.command()
+def settings(
+    name: Name = "dev",
+    database_port: Annotated[int, typer.Option(min=1, max=65535, help="Where its Postgres is led to here.")] = 5433,
+) -> None:
+    """Print exports that give a `storeplane serve` on this machine the settings of the installed one."""
+    for variable, value in installed_settings(kubectl_of(name), database_port=database_port).items():
+        print(f"export {variable}={shlex.quote(value)}")
 
 
 @app.command()

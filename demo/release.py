@@ -19,7 +19,7 @@ from devcluster.machine.errors import DevclusterError
 from devcluster.machine.paths import checkout, write_private
 from devcluster.machine.progress import step
 
-__all__ = ["JOBS_NAMESPACE", "NAMESPACE", "administrator_token", "install", "uninstall"]
+__all__ = ["JOBS_NAMESPACE", "NAMESPACE", "administrator_token", "install", "settings", "uninstall"]
 
 NAMESPACE = "storeplane"
 JOBS_NAMESPACE = "storeplane-jobs"
@@ -66,6 +66,36 @@ def install(kubectl: Kubectl, values: Mapping[str, Any], *, preset: str = "value
     with step("wait for the control plane"):
         _await_migrations(kubectl)
         _await_rollout(kubectl)
+
+
+def settings(kubectl: Kubectl, *, database_port: int) -> dict[str, str]:
+    """Return the environment of the installed service as a process of this machine needs it.
+
+    Parameters
+    ----------
+    database_port
+        Where the installation's Postgres is led to on the loopback.
+
+    Raises
+    ------
+    DevclusterError
+        If nothing is installed.
+    """
+    deployment = kubectl.get("deployment", _RELEASE, NAMESPACE)
+    kept = _kept(kubectl)
+    if deployment is None or kept is None:
+        raise DevclusterError("Storeplane is not installed on this cluster", remedy="run `make up`")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    found = {
+        # The chart has doubled the dollars for Kubernetes.
+        each["name"]: each["value"].replace("$$", "$")
+        if "value" in each
+        else kept[each["valueFrom"]["secretKeyRef"]["key"]]
+        for each in container["env"]
+    }
+    path = found["DATABASE_URL"].rpartition("/")[2]
+    found["DATABASE_URL"] = f"postgresql://storeplane_app@127.0.0.1:{database_port}/{path}"
+    return found | {"STOREPLANE_KUBECONFIG": str(kubectl.kubeconfig)}
 
 
 def uninstall(kubectl: Kubectl) -> None:

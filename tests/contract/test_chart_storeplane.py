@@ -140,6 +140,8 @@ def test_settings_are_those_that_the_service_knows(tmp_path: Path, preset: str, 
         settings = load_settings()
     assert settings.provisioner_image == IMAGES["provisioner"]
     assert settings.jobs_service_account == "storeplane-provisioner"
+    assert (settings.observer_namespace, settings.observer_service_account) == ("storeplane", "storeplane")
+    assert settings.provisioner_db_sslmode == ("verify-full" if values is EXTERNAL else "disable")
     assert settings.store_url_scheme == ("https" if values is EXTERNAL else "http")
 
 

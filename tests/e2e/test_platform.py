@@ -18,6 +18,7 @@ import pytest
 from demo.release import NAMESPACE
 from devcluster.images.helm import helm_binary
 from devcluster.machine.paths import checkout
+from devcluster.machine.ports import free_port
 from tests.support.polling import poll
 
 if TYPE_CHECKING:
@@ -166,3 +167,25 @@ def test_a_platform_that_is_not_there_is_told_with_the_next_step() -> None:
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=checkout())
     assert ended.returncode == 1
     assert "make up NAME=none-" in ended.stderr
+
+
+def test_settings_let_a_process_of_this_machine_take_the_services_place(
+    platform: Platform, installer: Installer
+) -> None:
+    port = free_port()
+    forwarding = subprocess.Popen(
+        [installer.kubectl.program, "-n", NAMESPACE, "port-forward", "service/storeplane-postgres", f"{port}:5432"],
+        env=installer.kubectl.environment,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        ports = ["--database-port", str(port)]
+        command = [sys.executable, "-m", "demo", "settings", "--name", platform.name, *ports]
+        printed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=checkout()).stdout
+        words = dict(word.split("=", maxsplit=1) for word in shlex.split(printed) if "=" in word)
+        assert words["STOREPLANE_KUBECONFIG"] == str(platform.kubeconfig)
+        program = [sys.executable, "-m", "controlplane", "await-schema", "--seconds", "60"]
+        subprocess.run(program, timeout=120, check=True, env=words | {"PATH": os.environ["PATH"]}, cwd=checkout())
+    finally:
+        forwarding.terminate()
+        forwarding.wait(timeout=30)
