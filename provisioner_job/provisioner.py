@@ -28,6 +28,7 @@ _LEASE_MARGIN_SECONDS: Final = 30.0
 """Stop this long before the lease ends: Helm needs ten seconds of them to end well."""
 _FINISH_PATIENCE_SECONDS: Final = 20.0
 """Within the pod's grace of 30 s; the termination message says the same when this fails."""
+_SUCCESSES: Final = {"create": "the store is ready", "delete": "the store is gone", "cleanup": "the store is gone"}
 
 
 async def carry_out(  # noqa: PLR0913 -- the whole of a run, handed over once
@@ -63,9 +64,6 @@ async def carry_out(  # noqa: PLR0913 -- the whole of a run, handed over once
     if exit_code is not ExitCode.REFUSED:
         await _report_end(reports, session, result)
     return exit_code
-
-
-_SUCCESSES: Final = {"create": "the store is ready", "delete": "the store is gone", "cleanup": "the store is gone"}
 
 
 async def _report_end(reports: Reports, session: Session, result: JobResult) -> None:
