@@ -10,6 +10,7 @@ import pytest
 
 from controlplane.domain.attempt import AttemptFacts, AttemptOutcome
 from controlplane.domain.decision import (
+    CANCEL_PATIENCE,
     HARVEST_PATIENCE,
     LATE_JOB_PATIENCE,
     LEASE_MARGIN,
@@ -220,6 +221,13 @@ def test_job_is_deleted_by_the_uid_that_was_seen_and_only_when_nobody_wants_it()
             assert lease_is_over(attempt), case
 
 
+def test_pod_that_has_begun_may_end_in_order_when_it_is_cancelled() -> None:
+    for case in those(DeleteJob, ForceDeletePod):
+        asked_at = case.attempt.cancel_requested_at
+        if case.attempt.finished_at is None and asked_at is not None and case.attempt.pod_uid is not None:
+            assert asked_at + CANCEL_PATIENCE <= NOW or not case.seen.living, case
+
+
 def test_job_of_somebody_else_is_never_touched_nor_read() -> None:
     for case in cases():
         if case.seen.job is not FOREIGN:
@@ -245,12 +253,10 @@ def test_pod_is_removed_by_force_only_after_its_lease_and_a_margin() -> None:
         assert lease_end + LEASE_MARGIN <= NOW, case
 
 
-def test_pod_is_removed_by_force_only_when_it_was_asked_to_go() -> None:
+def test_pod_is_removed_by_force_only_without_its_job() -> None:
+    """A Job keeps a pod whose end it never saw; and one that is gone asks no pod to go."""
     for case in those(ForceDeletePod):
-        assert isinstance(case.decision, ForceDeletePod)
-        pod = next(pod for pod in case.seen.living if pod.uid == case.decision.uid)
-        # Without its Job nobody else will ask it.
-        assert pod.is_terminating or case.seen.job is None or case.seen.job.is_terminating, case
+        assert case.seen.job is None or case.seen.job.is_terminating, case
 
 
 def test_store_is_not_set_free_while_a_pod_lives_may_live_or_may_be_made() -> None:
