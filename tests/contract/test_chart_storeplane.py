@@ -233,6 +233,27 @@ def test_passwords_stand_in_no_address(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(("preset", "values"), PRESETS)
+def test_a_job_reaches_names_database_api_server_and_stores_only(
+    tmp_path: Path, preset: str, values: dict[str, Any]
+) -> None:
+    objects = render(tmp_path, values, preset)
+    for name in ("NetworkPolicy/default-deny", "storeplane-jobs/NetworkPolicy/default-deny"):
+        assert objects[name]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    policies = [name for name in objects if name.startswith("storeplane-jobs/NetworkPolicy/")]
+    assert len(policies) == 2
+    spec = objects["storeplane-jobs/NetworkPolicy/provisioner"]["spec"]
+    assert spec["podSelector"]["matchLabels"] == {"app": "store-provisioner"}
+    assert spec["policyTypes"] == ["Egress"]
+    assert [[port["port"] for port in rule["ports"]] for rule in spec["egress"]] == [
+        [53, 53],
+        [5432],
+        [443, 6443],
+        [9000],
+    ]
+    assert all(rule["to"] for rule in spec["egress"])
+
+
 def test_policies_fail_closed_and_give_no_reason(tmp_path: Path) -> None:
     objects = render(tmp_path)
     policies = [each for each in objects.values() if each["kind"] == "ValidatingAdmissionPolicy"]
