@@ -208,7 +208,8 @@ def is_up_to_others(attempt: AttemptFacts, look: Observation) -> bool:
         return False
     if attempt.state is AttemptState.CREATED:
         return look.job is None or look.job is FOREIGN
-    return attempt.state is AttemptState.RUNNING and look.pod is not None and look.pod in look.living
+    is_at_work = look.pod is not None and look.pod in look.living and not look.pod.is_terminating
+    return attempt.state is AttemptState.RUNNING and is_at_work
 
 
 def attempts() -> Iterator[AttemptFacts]:
