@@ -90,10 +90,9 @@ def translated(*, is_start: bool = False) -> Iterator[None]:
         if isinstance(error, asyncpg.InterfaceError):
             raise DatabaseUnavailableError(str(error)) from error
         raise
-    except (asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
+        # Internal to the driver is what it meets on a connection whose server says farewell as a statement begins.
         raise DatabaseUnavailableError(str(error) or type(error).__name__) from error
-    except asyncpg.InternalClientError as error:
-        raise DatabaseFaultError(str(error)) from error
 
 
 def is_passing(error: asyncpg.PostgresError) -> bool:

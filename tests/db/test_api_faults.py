@@ -123,6 +123,22 @@ async def test_database_away_is_told_and_forgotten_when_it_is_back(
     assert (await api.call("GET", "/api/stores"))[0] == 200
 
 
+async def test_backends_that_die_under_requests_are_told_as_what_they_are(
+    api: Api, postgres: PostgresServer, database_url: str
+) -> None:
+    name = database_url.split("@/")[1].split("?", maxsplit=1)[0]
+    admin = await asyncpg.connect(postgres.url("owner"))
+    try:
+        # Often, because the moment decides which of its many errors the driver has.
+        for _ in range(20):
+            asked = [asyncio.create_task(api.call("GET", "/api/stores")) for _ in range(5)]
+            await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+            for status, body, _ in await asyncio.gather(*asked):
+                assert status == 200 or (status, body["code"]) == (503, "DATABASE_UNAVAILABLE")
+    finally:
+        await admin.close()
+
+
 async def test_backend_that_hangs_is_told_too(api: Api) -> None:
     """A backend that is stopped answers nothing: neither the statement nor its cancellation."""
     (row,) = await api.execute("SELECT pg_backend_pid() AS pid")
