@@ -54,10 +54,12 @@ class StoreBody(BaseModel):
 
 
 class WaitingBody(BaseModel):
-    """Why an operation does not go on; the position is null once it has left the queue."""
+    """Why an operation does not go on."""
 
     reason: str
-    position: int | None
+    position: int | None = Field(
+        description="1 is next. Null once it has left the queue, and in a list behind 1,000 others of the same owner."
+    )
     since: datetime
 
     @classmethod

@@ -47,8 +47,9 @@ class NewStore:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedCreate:
-    """What is left of the owner's rate after a create."""
+    """The store as it was written, and what is left of its owner's rate."""
 
+    store: Store
     creates_left: int
     reset_seconds: int
 
@@ -100,7 +101,22 @@ class StoreRows:
             None if key is None else key.key,
             None if key is None else key.fingerprint,
         )
-        return None if row is None else AcceptedCreate(row["creates_left"], row["reset_seconds"])
+        if row is None:
+            return None
+        store = Store(
+            id=new.store_id,
+            owner_id=new.owner_id,
+            name=new.name,
+            slug=new.slug,
+            engine=new.engine,
+            state=StoreState.PROVISIONING,
+            namespace=new.namespace,
+            urls=new.urls,
+            created_at=row["created_at"],
+            updated_at=row["created_at"],
+            operation_id=new.operation_id,
+        )
+        return AcceptedCreate(store, row["creates_left"], row["reset_seconds"])
 
     async def get_store(self, store_id: UUID, caller: Caller) -> Store | None:
         """Return the store, or None when there is none for this caller."""

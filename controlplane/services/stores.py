@@ -172,7 +172,10 @@ class Stores:
         accepted = await StoreRows(statements).submit_create(new)
         if accepted is None:
             return None
-        body = await self._body(statements, new.store_id, new.operation_id, origin, body_of)
+        operation = await OperationRows(statements).get_operation(new.operation_id, origin.caller)
+        if operation is None:
+            raise StoreNotFoundError(new.store_id)
+        body = body_of(accepted.store, operation)
         if new.key is not None:
             await IdempotencyRows(statements).keep_answer(new.key, body)
         rate = Rate(new.creates_per_minute, accepted.creates_left, accepted.reset_seconds)

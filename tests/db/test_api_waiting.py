@@ -25,6 +25,18 @@ async def api(database: Database) -> AsyncIterator[Api]:
         yield made
 
 
+async def fill_queue(api: Api, count: int) -> None:
+    """Queue that many operations behind the one there is, each of a store of its own."""
+    await api.execute(
+        "WITH store AS (INSERT INTO storeplane.stores (id, owner_id, cluster_id, name, slug, engine, state, namespace, "
+        "urls) SELECT gen_random_uuid(), s.owner_id, s.cluster_id, 'x', 'x' || n, s.engine, s.state, 'store-x' || n, "
+        "'{}' FROM storeplane.stores AS s, generate_series(1, $1::integer) AS n RETURNING id, owner_id, cluster_id) "
+        "INSERT INTO storeplane.operations (id, store_id, owner_id, cluster_id, kind, spec, request_id) "
+        "SELECT gen_random_uuid(), id, owner_id, cluster_id, 'create', '{}', 'r' FROM store",
+        count,
+    )
+
+
 async def _waiting(api: Api, body: Any) -> Any:
     return (await api.call("GET", f"/api/operations/{body['operation']['id']}"))[1]["waiting"]
 
@@ -122,3 +134,15 @@ async def test_pod_that_does_not_start_has_a_reason_and_no_place(api: Api) -> No
     assert (waiting["reason"], waiting["position"]) == ("ErrImagePull: no such image", None)
     await api.execute("UPDATE storeplane.attempts SET state = 'running'")
     assert await _waiting(api, body) is None
+
+
+async def test_place_in_a_long_queue(api: Api) -> None:
+    """One operation has its place however far back; a page does not count a long queue once for each row."""
+    first = await api.create()
+    await fill_queue(api, 1_500)
+    (last,) = await api.execute("SELECT id FROM storeplane.operations ORDER BY created_at DESC, id DESC LIMIT 1")
+    _, detail, _ = await api.call("GET", f"/api/operations/{last['id']}")
+    assert detail["waiting"]["position"] == 1_501
+    _, page, _ = await api.call("GET", "/api/operations?limit=200")
+    assert [item["waiting"]["position"] for item in page["items"]] == [None] * 200
+    assert (await _waiting(api, first))["position"] == 1

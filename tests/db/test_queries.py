@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 from controlplane.db.errors import CONSTRAINT_ERRORS
+from controlplane.db.migrate import read_migrations
 from controlplane.db.queries import Query, all_queries
 from controlplane.domain.transitions import AttemptState, OperationState, StoreState
 
@@ -59,4 +60,4 @@ async def test_states_of_table_and_program_are_the_same(
 async def test_schema_version_is_the_newest_migration(database: Database) -> None:
     row = await database.fetch_one("schema_version")
     assert row is not None
-    assert row["number"] == 2
+    assert row["number"] == len(read_migrations())

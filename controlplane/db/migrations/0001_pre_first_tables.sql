@@ -165,7 +165,8 @@ CREATE TABLE storeplane.attempts (
   problem         jsonb,
   -- What the cluster showed of its pod: category, detail, remedy, events, the store's own pods.
   diagnosis       jsonb,
-  created_at      timestamptz NOT NULL DEFAULT now(),
+  -- The moment of the statement: its transaction may have waited for the cluster's row.
+  created_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
   dispatched_at   timestamptz,
   started_at      timestamptz,
   finished_at     timestamptz,

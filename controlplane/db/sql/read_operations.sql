@@ -3,11 +3,12 @@
 -- caller: services.operations, services.stores
 -- index: operations_pkey, attempts_pkey, attempts_holding_store, operations_to_dispatch, user_slots_waiting
 -- locks: nothing
--- $1: operation ids, $2: caller's id, $3: caller's role
+-- $1: operation ids, $2: caller's id, $3: caller's role, $4: most of an owner's operations counted
 -- The position follows the claim's order without sorting the queue: users take turns, the one least recently served
 -- first, and each turn takes the user's oldest. Before the owner's turn t come t-1 of their own, and of everybody
 -- else as many as they have, at most t, or t-1 when their turn comes later. Users served at the same moment (never, as
--- a rule) are ordered by the operations of that turn.
+-- a rule) are ordered by the operations of that turn. Whoever has more than $4 of their own before it gets no place:
+-- a page of a long queue must not count it once for each row.
 SELECT o.id, o.store_id, o.kind, o.state, o.attempt, o.retry_of, o.error, o.result, o.created_at, o.started_at,
        o.finished_at, o.deadline_at, o.waiting_reason, o.waiting_since, o.next_dispatch_at, now() AS now,
        o.owner_id = $2::uuid AS is_own, o.cancel_requested_at IS NOT NULL AS is_cancelling,
@@ -48,9 +49,13 @@ LEFT JOIN LATERAL (
     WHERE u.cluster_id = o.cluster_id AND u.user_id <> o.owner_id AND u.waiting > 0
   ) AS position
   FROM (
-    SELECT count(*) AS turn FROM storeplane.operations AS q
-    WHERE q.cluster_id = o.cluster_id AND q.owner_id = o.owner_id AND q.next_dispatch_at IS NOT NULL
-      AND (q.created_at, q.id) <= (o.created_at, o.id)
+    SELECT CASE WHEN count(*) <= $4::integer THEN count(*) END AS turn
+    FROM (
+      SELECT FROM storeplane.operations AS q
+      WHERE q.cluster_id = o.cluster_id AND q.owner_id = o.owner_id AND q.next_dispatch_at IS NOT NULL
+        AND (q.created_at, q.id) <= (o.created_at, o.id)
+      LIMIT $4::integer + 1
+    ) AS earlier
   ) AS own
 ) AS place ON o.next_dispatch_at IS NOT NULL
 WHERE o.id = ANY ($1::uuid[]) AND (o.owner_id = $2::uuid OR $3::text IN ('operator', 'admin'))

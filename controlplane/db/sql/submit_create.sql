@@ -19,7 +19,7 @@ WITH account AS (
   INSERT INTO storeplane.stores (id, owner_id, cluster_id, name, slug, engine, state, namespace, urls)
   SELECT $1::uuid, account.id, $3::text, $4::text, $5::text, $6::text, 'provisioning', $7::text, $8::jsonb
   FROM account
-  RETURNING id, owner_id, cluster_id, name, engine
+  RETURNING id, owner_id, cluster_id, created_at
 ), operation AS (
   INSERT INTO storeplane.operations (id, store_id, owner_id, cluster_id, kind, spec, request_id)
   SELECT $9::uuid, store.id, store.owner_id, store.cluster_id, 'create', $10::jsonb, $11::text FROM store
@@ -39,7 +39,7 @@ WITH account AS (
   FROM operation
   WHERE $15::text IS NOT NULL
 )
-SELECT operation.id, floor(extract(epoch FROM now() + interval '1 minute' - account.creates_until)
+SELECT store.created_at, floor(extract(epoch FROM now() + interval '1 minute' - account.creates_until)
                            * $13::integer / 60)::integer AS creates_left,
        ceil(extract(epoch FROM account.creates_until - now()))::integer AS reset_seconds
-FROM operation, account
+FROM account, store
