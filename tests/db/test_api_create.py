@@ -3,10 +3,16 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import secrets
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 
+from controlplane.db.users import UserRows
+from controlplane.domain.errors import InvalidInputError
+from controlplane.domain.store import Role
+from controlplane.services.users import Users
 from tests.support.api import WISH, Api, serve
 
 if TYPE_CHECKING:
@@ -196,3 +202,18 @@ async def test_accepting_is_one_whole(api: Api) -> None:
         "SELECT u.store_count, s.waiting FROM storeplane.users AS u JOIN storeplane.user_slots AS s ON s.user_id = u.id"
     )
     assert (row["store_count"], row["waiting"]) == (1, 1)
+
+
+async def test_user_keeps_the_limit_nobody_changes(database: Database) -> None:
+    rows = UserRows(database)
+    users = Users(rows)
+    limits = []
+    for given in (None, 7, None, 0):
+        user_id = UUID(await users.add("somebody", Role.MEMBER, secrets.token_urlsafe(32), max_stores=given))
+        left = await rows.allowance(user_id, 10)
+        assert left is not None
+        limits.append(left.max_stores)
+        assert left.creates_left == 10
+    assert limits == [5, 7, 7, 0]
+    with pytest.raises(InvalidInputError):
+        await users.add("somebody", Role.MEMBER, secrets.token_urlsafe(32), max_stores=100_001)

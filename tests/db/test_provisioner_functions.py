@@ -8,6 +8,7 @@ import pytest
 
 from controlplane.db.attempts import AttemptRows
 from controlplane.db.migrate import apply_migrations, read_migrations, set_role_password
+from controlplane.db.operations import OperationRows
 from controlplane.db.stores import StoreRows
 from tests.support import wishes
 
@@ -84,9 +85,8 @@ async def pod(database: Database, database_url: str, postgres: PostgresServer, o
 
 
 async def _states(database: Database, pod: Pod, owner: Caller) -> tuple[str, str]:
-    rows = StoreRows(database)
-    operation = await rows.get_operation(pod.claimed.operation_id, owner)
-    store = await rows.get_store(pod.claimed.store_id, owner)
+    operation = await OperationRows(database).get_operation(pod.claimed.operation_id, owner)
+    store = await StoreRows(database).get_store(pod.claimed.store_id, owner)
     assert operation is not None
     assert store is not None
     return operation.state.value, store.state.value
