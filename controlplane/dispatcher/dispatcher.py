@@ -63,9 +63,9 @@ class Dispatcher:
             await asyncio.wait(self._creating, return_when=asyncio.FIRST_COMPLETED)
             return 0.0
         asked_at = time.monotonic()
-        claim = await self._rows.claim(self._name, _LEASE_SECONDS, min(free, _BATCH), self._render)
+        claim = await self._rows.claim(self._name, _LEASE_SECONDS, min(free, _BATCH), self.render)
         for claimed in claim.attempts:
-            task = asyncio.create_task(self._dispatch(claimed, asked_at, is_probe=claim.is_probe))
+            task = asyncio.create_task(self.dispatch(claimed, asked_at, is_probe=claim.is_probe))
             self._creating.add(task)
             task.add_done_callback(self._creating.discard)
         if claim.attempts:
@@ -82,7 +82,16 @@ class Dispatcher:
         if left:
             await asyncio.wait(left, timeout=1.0)
 
-    async def _dispatch(self, claimed: ClaimedAttempt, asked_at: float, *, is_probe: bool) -> None:
+    async def dispatch(self, claimed: ClaimedAttempt, asked_at: float, *, is_probe: bool) -> None:
+        """Create the Job of a claimed attempt; raises nothing.
+
+        Parameters
+        ----------
+        asked_at
+            When the claim was asked for, on this process's monotonic clock: the lease is trusted from there.
+        is_probe
+            The cluster refused the Job of before; a Job that is taken now closes its circuit.
+        """
         with bound(operation_id=claimed.operation_id, attempt=claimed.number, store_id=claimed.store_id):
             _log.info("operation claimed", job_name=claimed.job_name, fence=claimed.fence)
             try:
@@ -95,7 +104,8 @@ class Dispatcher:
             except Exception:  # noqa: BLE001 -- the top of a task nobody awaits; the lease lets another one try
                 _log.exception("create failed unexpectedly")
 
-    def _render(self, claimed: ClaimedAttempt) -> RenderedJob | None:
+    def render(self, claimed: ClaimedAttempt) -> RenderedJob | None:
+        """Render the Job of a claimed attempt; None when it can never be rendered."""
         try:
             manifest = render_job(claimed, self._settings)
         except ManifestError as error:

@@ -317,13 +317,14 @@ def _harvest(attempt: AttemptFacts, seen: Observation, age: timedelta) -> Decisi
     is_late = age >= HARVEST_PATIENCE
     if seen.pod is None:
         # A Job without its pod may be seen a moment before the pod.
-        if is_late or seen.job is None or seen.job.end is not None:
+        if is_late or (seen.job is not None and seen.job.end is not None) or seen.absence_confirmed:
             return Harvest(None, is_last_try=True)
-        return Wait(HARVEST_PATIENCE - age)
+        # The lists may lag behind a pod that ended the attempt itself: without its Job in them, look.
+        return ConfirmAbsence() if seen.job is None else Wait(HARVEST_PATIENCE - age)
     if seen.pod.has_ended:
         return Harvest(seen.pod.name, is_late)
     if is_late or attempt.outcome in _STOPPED_FROM_OUTSIDE:
-        return Harvest(seen.pod.name, is_last_try=True)
+        return Harvest(seen.pod.name, is_late)
     return Wait(HARVEST_PATIENCE - age)
 
 

@@ -71,6 +71,10 @@ class Harvester:
         self._tasks[key] = task
         task.add_done_callback(lambda _task: self._tasks.pop(key, None))
 
+    def forget(self) -> None:
+        """Forget which harvests failed a moment ago: the next offer of each is taken at once."""
+        self._not_before.clear()
+
     async def drain(self, seconds: float) -> None:
         """Wait for the harvests that are under way; what is left then is cancelled, for another process to take."""
         tasks = set(self._tasks.values())
@@ -108,12 +112,10 @@ class Harvester:
             return False
         log = None
         if decision.pod_name is not None:
-            try:
-                log = await self._jobs.logs(decision.pod_name)
-            except KubeError as error:
-                _log.warning("log not read", error=str(error), is_last_try=decision.is_last_try)
-                if not decision.is_last_try:
-                    return False
+            log = await self._log(decision.pod_name)
+            # A container that has just begun is not yet known to have a log.
+            if log is None and _has_run(attempt, seen) and not decision.is_last_try:
+                return False
         diagnosis = await self._diagnosis(attempt, seen)
         exit_code = seen.pod.exit_code if seen.pod is not None else None
         have_ended = seen.pod is not None and seen.pod.has_ended and not seen.living
@@ -124,6 +126,13 @@ class Harvester:
         _log.info("attempt harvested", log_characters=len(log or ""), exit_code=exit_code)
         await self._let_go(attempt, seen)
         return True
+
+    async def _log(self, pod_name: str) -> str | None:
+        try:
+            return await self._jobs.logs(pod_name)
+        except KubeError as error:
+            _log.warning("log not read", error=str(error))
+            return None
 
     async def _diagnosis(self, attempt: AttemptFacts, seen: Observation) -> dict[str, Any] | None:
         """Return what tells why it failed; None for a success, which needs no reason."""
@@ -163,6 +172,10 @@ class Harvester:
         except KubeError as error:
             # The TTL of the manifest removes it a day later.
             _log.warning("job not let go", error=str(error))
+
+
+def _has_run(attempt: AttemptFacts, seen: Observation) -> bool:
+    return attempt.pod_uid is not None or (seen.pod is not None and seen.pod.started)
 
 
 def _told(event: EventView) -> dict[str, Any]:

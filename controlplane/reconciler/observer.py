@@ -70,7 +70,7 @@ class Observer:
     def observe(self, attempt: AttemptFacts) -> Observation:
         """Return what is known of this attempt; a Job of its name with another uid is somebody else's."""
         job = self.jobs.by_name(attempt.job_name)
-        if job is not None and attempt.job_uid not in (None, job.uid):
+        if job is not None and not _is_of(attempt, job):
             job = None
         job_uid = attempt.job_uid or (job.uid if job is not None else None)
         pods = self.pods.of_job(job_uid) if job_uid is not None else []
@@ -79,7 +79,7 @@ class Observer:
     async def observe_live(self, attempt: AttemptFacts, seen: Observation) -> Observation:
         """Read Job and pods of an attempt from the cluster itself; raises `KubeError`."""
         job = await self._gateway.get(attempt.job_name)
-        if job is not None and attempt.job_uid not in (None, job.uid):
+        if job is not None and not _is_of(attempt, job):
             job = None
         job_uid = attempt.job_uid or (job.uid if job is not None else None)
         pods = await self._gateway.list_pods(job_uid) if job_uid is not None else []
@@ -111,6 +111,12 @@ class Observer:
         operation_id = self._operations.get(pod.job_uid or "")
         if operation_id is not None:
             self._on_news(operation_id)
+
+
+def _is_of(attempt: AttemptFacts, job: JobView) -> bool:
+    """Return whether this is the attempt's Job: a name alone may be anybody's."""
+    is_marked = job.operation_id == attempt.operation_id and job.attempt == attempt.number
+    return is_marked and attempt.job_uid in (None, job.uid)
 
 
 def _remember(memory: "OrderedDict[str, UUID] | OrderedDict[str, PodView]", key: str, value: object) -> None:

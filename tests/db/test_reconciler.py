@@ -2,159 +2,198 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiohttp import web
 
-from controlplane.db.attempts import AttemptRows
-from controlplane.db.stores import StoreRows
-from controlplane.domain.store import Caller, Role
-from controlplane.kube.jobs import JobGateway
-from controlplane.reconciler import Reconciler
+from controlplane.app import Parts
 from tests.support import wishes
-from tests.support.faulty_cluster import PODS, FaultyCluster, faulty_cluster, job_object, pod_object, refusal
+from tests.support.fake_apiserver import fake_apiserver, refuses
+from tests.support.faulty_cluster import job_object, pod_object
+from tests.support.ledger import Ledger, renderer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from uuid import UUID
 
     from controlplane.db.pool import Database
-    from controlplane.domain.attempt import ClaimedAttempt
-    from controlplane.domain.operation import Operation
+    from tests.support.fake_apiserver import FakeApiServer
+    from tests.support.ledger import Order
 
 pytestmark = pytest.mark.db
 
 ENDED = {"terminated": {"exitCode": 20, "reason": "Error"}}
+WORKING = {"running": {}}
 
 
+@dataclass
 class Follower:
     """A reconciler with the cluster it looks at."""
 
-    def __init__(self, database: Database, cluster: FaultyCluster, reconciler: Reconciler) -> None:
-        self.database = database
-        self.cluster = cluster
-        self.reconciler = reconciler
+    ledger: Ledger
+    cluster: FakeApiServer
+    parts: Parts
 
-    async def dispatched(self) -> ClaimedAttempt:
-        """Return an attempt whose Job is recorded under the uid `job-<operation>`."""
-        owner, _ = await wishes.add_user(self.database)
-        await StoreRows(self.database).submit_create(wishes.new_store(owner))
-        claimed = await wishes.claim(self.database)
-        await AttemptRows(self.database).record_job(claimed.operation_id, 1, _uid(claimed))
-        return claimed
-
-    async def execute(self, statement: str, *arguments: object) -> None:
-        async with self.database.transaction() as session:
-            await session._connection.execute(statement, *arguments)  # noqa: SLF001 -- a test bends time
-
-    async def attempt(self, operation_id: UUID) -> Any:
-        async with self.database.transaction() as session:
-            return await session._connection.fetchrow(  # noqa: SLF001 -- no service shows attempts yet
-                "SELECT * FROM storeplane.attempts WHERE operation_id = $1", operation_id
-            )
-
-    async def operation(self, claimed: ClaimedAttempt) -> Operation:
-        found = await StoreRows(self.database).get_operation(
-            claimed.operation_id, Caller(claimed.owner_id, Role.MEMBER)
+    async def dispatched(self, **pod_state: Any) -> tuple[Order, str]:
+        """Return an order whose Job is recorded, and its pod's name; without state it has no pod."""
+        order = await self.ledger.order()
+        (claimed,) = (await self.parts.claims.claim("test", 60, 1, renderer())).attempts
+        made = await self.cluster.put(
+            "jobs", job_object(claimed.job_name, f"job-{order.operation_id}", order.operation_id)
         )
-        assert found is not None
-        return found
+        await self.parts.claims.record_job(order.operation_id, 1, made["metadata"]["uid"])
+        pod = f"pod-{order.operation_id}"
+        if pod_state:
+            await self.show(order, **pod_state)
+        return order, pod
 
+    async def show(self, order: Order, **state: Any) -> None:
+        name = f"pod-{order.operation_id}"
+        await self.cluster.put("pods", pod_object(name, f"uid-{name}", f"job-{order.operation_id}", **state))
 
-def _uid(claimed: ClaimedAttempt) -> str:
-    return f"job-{claimed.operation_id}"
+    async def run_once(self) -> None:
+        await self.parts.observer.relist()
+        await self.parts.reconciler.run_all()
+        await self.parts.harvester.drain(30)
 
-
-def _job(claimed: ClaimedAttempt) -> dict[str, Any]:
-    return job_object(claimed.job_name, _uid(claimed), claimed.operation_id)
-
-
-def _pod(claimed: ClaimedAttempt, **state: Any) -> dict[str, Any]:
-    return pod_object(f"pod-{claimed.operation_id}", f"uid-{claimed.operation_id}", _uid(claimed), **state)
-
-
-def _log(claimed: ClaimedAttempt) -> str:
-    return f"{PODS}/pod-{claimed.operation_id}/log"
+    async def grace_passes(self) -> None:
+        await self.ledger.execute(
+            "UPDATE storeplane.attempts SET end_seen_at = now() - interval '11 seconds' WHERE end_seen_at IS NOT NULL"
+        )
 
 
 @pytest.fixture
-async def follower(database: Database) -> AsyncIterator[Follower]:
-    async with faulty_cluster() as (cluster, client):
-        jobs = JobGateway(client, "storeplane-jobs")
-        yield Follower(database, cluster, Reconciler(AttemptRows(database), jobs, wishes.settings()))
+async def follower(database: Database, database_url: str) -> AsyncIterator[Follower]:
+    ledger = await Ledger.open(database_url)
+    async with fake_apiserver() as (cluster, client):
+        yield Follower(ledger, cluster, Parts(wishes.settings(), database, client))
+    kept, real = await ledger.counters()
+    await ledger.close()
+    assert kept == real
+
+
+def _logs(broken: str, status: int) -> Any:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if f"/{broken}/log" in request.path:
+            return await refuses(status, "")(request)
+        return web.Response(text="its log")
+
+    return answer
 
 
 @pytest.mark.parametrize("status", [403, 500, 502, 504])
 async def test_log_of_a_lost_node_is_tried_again_and_then_unavailable(follower: Follower, status: int) -> None:
-    lost, well = await follower.dispatched(), await follower.dispatched()
-    follower.cluster.holds([_job(lost), _job(well)], [_pod(lost, **ENDED), _pod(well, **ENDED)])
-    follower.cluster.says("GET", _log(lost), refusal("", "the kubelet does not answer"), status)
-    follower.cluster.says("GET", _log(well), "its log")
-    await follower.reconciler.run_once()
-    await follower.execute("UPDATE storeplane.attempts SET end_seen_at = now() - interval '11 seconds'")
-    await follower.reconciler.run_once()
-    await follower.reconciler.run_once()
+    lost, pod = await follower.dispatched(**ENDED)
+    well, _ = await follower.dispatched(**ENDED)
+    follower.cluster.fails_until_healed("GET pods", _logs(pod, status))
+    await follower.run_once()
+    await follower.grace_passes()
+    await follower.run_once()
+    await follower.run_once()
     # "Not yet", and the other one is not held up.
-    assert (await follower.attempt(well.operation_id))["log_state"] == "stored"
-    attempt = await follower.attempt(lost.operation_id)
+    assert (await follower.ledger.attempt(well))["log_state"] == "stored"
+    attempt = await follower.ledger.attempt(lost)
     assert (attempt["state"], attempt["harvested_at"]) == ("failed", None)
-    await follower.execute("UPDATE storeplane.attempts SET finished_at = now() - interval '31 seconds'")
-    await follower.reconciler.run_once()
-    assert (await follower.attempt(lost.operation_id))["log_state"] == "unavailable"
-    calls = follower.cluster.calls["GET", _log(lost)]
-    await follower.reconciler.run_once()
-    assert follower.cluster.calls["GET", _log(lost)] == calls
+    await follower.ledger.execute(
+        "UPDATE storeplane.attempts SET finished_at = now() - interval '31 seconds', harvest_until = NULL"
+    )
+    follower.parts.harvester.forget()
+    await follower.run_once()
+    assert (await follower.ledger.attempt(lost))["log_state"] == "unavailable"
 
 
-async def test_attempts_beyond_one_page_are_seen(database: Database) -> None:
-    async with faulty_cluster() as (cluster, client):
-        follower = Follower(
-            database, cluster, Reconciler(AttemptRows(database), JobGateway(client, "x"), wishes.settings())
-        )
-        made = [await follower.dispatched() for _ in range(5)]
-        now, found = await AttemptRows(database).list_to_reconcile(2)
-        assert now is not None
-        assert [facts.operation_id for facts in found] == [claimed.operation_id for claimed in made]
+async def test_attempts_beyond_one_page_are_seen(follower: Follower) -> None:
+    made = [(await follower.dispatched())[0] for _ in range(5)]
+    now, found = await follower.parts.attempts.list_unsettled(2)
+    assert now is not None
+    assert [facts.operation_id for facts in found] == [order.operation_id for order in made]
 
 
 async def test_grace_begins_when_the_end_is_seen(follower: Follower) -> None:
-    claimed = await follower.dispatched()
     # The kubelet's clock is a day ahead.
-    state = {"terminated": {"exitCode": 1, "reason": "Error", "finishedAt": "2999-01-01T00:00:00Z"}}
-    follower.cluster.holds([_job(claimed)], [_pod(claimed, **state)])
-    await follower.reconciler.run_once()
-    assert (await follower.attempt(claimed.operation_id))["end_seen_at"] is not None
-    await follower.reconciler.run_once()
-    assert (await follower.operation(claimed)).state == "running"
-    await follower.execute("UPDATE storeplane.attempts SET end_seen_at = now() - interval '11 seconds'")
-    await follower.reconciler.run_once()
-    assert (await follower.operation(claimed)).state == "failed"
+    state = {"terminated": {"exitCode": 20, "reason": "Error", "finishedAt": "2999-01-01T00:00:00Z"}}
+    order, _ = await follower.dispatched(**state)
+    await follower.run_once()
+    assert (await follower.ledger.attempt(order))["end_seen_at"] is not None
+    await follower.run_once()
+    assert (await follower.ledger.operation(order))["state"] == "running"
+    await follower.grace_passes()
+    await follower.run_once()
+    assert (await follower.ledger.operation(order))["state"] == "failed"
 
 
 async def test_why_a_pod_does_not_start_is_told_and_kept_in_the_timeout(follower: Follower) -> None:
-    claimed = await follower.dispatched()
-    assert (await follower.operation(claimed)).waiting is None
-    waiting = {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}
-    follower.cluster.holds([_job(claimed)], [_pod(claimed, **waiting)])
-    await follower.reconciler.run_once()
-    operation = await follower.operation(claimed)
-    assert operation.waiting is not None
-    assert (operation.waiting.reason, operation.waiting.position) == ("ErrImagePull: no such image", None)
-    await follower.execute("UPDATE storeplane.operations SET deadline_at = now() - interval '1 second'")
-    await follower.reconciler.run_once()
-    operation = await follower.operation(claimed)
-    assert operation.error is not None
-    assert operation.error["title"] == "Provisioning timeout - exceeded 15 minutes"
-    assert operation.error["detail"].endswith("its pod did not start: ErrImagePull: no such image")
-    assert operation.waiting is None
+    order, _ = await follower.dispatched(waiting={"reason": "ErrImagePull", "message": "no such image"})
+    await follower.run_once()
+    assert (await follower.ledger.operation(order))["waiting_reason"] == "ErrImagePull: no such image"
+    await follower.ledger.execute("UPDATE storeplane.operations SET deadline_at = now() - interval '1 second'")
+    await follower.run_once()
+    error = json.loads((await follower.ledger.operation(order))["error"])
+    assert error["title"] == "Provisioning timeout - exceeded 15 minutes"
+    assert error["detail"].endswith("it was waiting: ErrImagePull: no such image")
 
 
 async def test_job_that_cannot_create_its_pod_says_why(follower: Follower) -> None:
-    claimed = await follower.dispatched()
-    follower.cluster.holds([_job(claimed)], [])
-    event = {"involvedObject": {"kind": "Job", "uid": _uid(claimed)}, "message": "exceeded quota: jobs"}
-    follower.cluster.says("GET", "/api/v1/namespaces/storeplane-jobs/events", {"kind": "EventList", "items": [event]})
-    await follower.reconciler.run_once()
-    waiting = (await follower.operation(claimed)).waiting
-    assert waiting is not None
-    assert waiting.reason == "FailedCreate: exceeded quota: jobs"
+    order, _ = await follower.dispatched()
+    event = {
+        "metadata": {"name": "event"},
+        "reason": "FailedCreate",
+        "involvedObject": {"kind": "Job", "uid": f"job-{order.operation_id}"},
+        "message": "exceeded quota: jobs",
+    }
+    await follower.cluster.put("events", event)
+    await follower.run_once()
+    assert (await follower.ledger.operation(order))["waiting_reason"] == "FailedCreate: exceeded quota: jobs"
+
+
+async def test_deadline_and_cancel_hold_while_the_cluster_is_away(follower: Follower) -> None:
+    late, _ = await follower.dispatched()
+    unwanted = await follower.ledger.order()
+    await follower.ledger.execute("UPDATE storeplane.operations SET deadline_at = now() - interval '1 second'")
+    await follower.ledger.execute(
+        "UPDATE storeplane.operations SET cancel_requested_at = now(), next_dispatch_at = NULL WHERE id = $1",
+        unwanted.operation_id,
+    )
+    # Nothing was ever listed.
+    await follower.parts.reconciler.run_all()
+    assert (await follower.ledger.operation(late))["state"] == "failed"
+    assert (await follower.ledger.operation(unwanted))["state"] == "cancelled"
+
+
+async def test_waiting_in_the_queue_ends_after_a_day_unless_the_cluster_was_away(follower: Follower) -> None:
+    order = await follower.ledger.order()
+    await follower.ledger.execute("UPDATE storeplane.operations SET created_at = now() - interval '25 hours'")
+    await follower.parts.reconciler.run_all()
+    assert (await follower.ledger.operation(order))["state"] == "queued", "the cluster was away until now"
+    await follower.ledger.execute("UPDATE storeplane.clusters SET circuit_closed_at = now() - interval '25 hours'")
+    await follower.parts.reconciler.run_all()
+    row = await follower.ledger.operation(order)
+    assert (row["state"], json.loads(row["error"])["code"]) == ("failed", "QUEUE_TIMEOUT")
+
+
+async def test_restarted_database_gives_every_pod_its_lease_once_more(follower: Follower) -> None:
+    order, _ = await follower.dispatched()
+    await follower.ledger.execute(
+        "UPDATE storeplane.attempts SET state = 'running', pod_uid = 'pod', session_hash = sha256('key')"
+    )
+    await follower.ledger.execute("UPDATE storeplane.operations SET lease_until = now() - interval '1 hour'")
+    _, (facts,) = await follower.parts.attempts.list_unsettled(10)
+    started = await follower.ledger.value("SELECT pg_postmaster_start_time()")
+    assert facts.lease_until is not None
+    assert (facts.lease_until - started).total_seconds() == 180
+    assert facts.operation_id == order.operation_id
+
+
+async def test_watch_that_lags_behind_a_report_does_not_cost_the_log(follower: Follower) -> None:
+    await follower.parts.observer.relist()
+    order, _ = await follower.dispatched(**WORKING)
+    follower.cluster.fails_until_healed("GET pods", _logs("nobody", 500))
+    await follower.ledger.execute(
+        "SELECT storeplane.end_attempt($1, 1, NULL, 'failed', 'retried', NULL, NULL, '{}')", order.operation_id
+    )
+    # The lists are those of before the Job.
+    await follower.parts.reconciler.run_all()
+    await follower.parts.harvester.drain(30)
+    assert (await follower.ledger.attempt(order))["log_state"] == "stored"

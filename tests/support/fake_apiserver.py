@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FakeApiServer", "event_line", "fake_apiserver", "page", "refuses", "says"]
 
-_KINDS = {"jobs": ("Job", "batch/v1"), "pods": ("Pod", "v1")}
+_KINDS = {"jobs": ("Job", "batch/v1"), "pods": ("Pod", "v1"), "events": ("Event", "v1")}
 
 
 class FakeApiServer:

@@ -189,13 +189,14 @@ def test_cancelled_attempt(attempt: AttemptFacts, look: Observation, decision: D
         (RETRYABLE, seen(FAILED, ended_pod(10)), Harvest("pod-session", is_last_try=False)),
         (RETRYABLE, seen(ALIVE, WORKING), seconds(29)),
         (RETRYABLE, seen(ALIVE), seconds(29)),
-        (RETRYABLE, seen(), Harvest(None, is_last_try=True)),
+        (RETRYABLE, seen(), ConfirmAbsence()),
+        (RETRYABLE, seen(absence_confirmed=True), Harvest(None, is_last_try=True)),
         (RETRYABLE, seen(FAILED), Harvest(None, is_last_try=True)),
         (older(RETRYABLE, 30), seen(FAILED, ended_pod(10)), Harvest("pod-session", is_last_try=True)),
         (older(RETRYABLE, 30), seen(ALIVE, WORKING), Harvest("pod-session", is_last_try=True)),
         (older(RETRYABLE, 30), seen(ALIVE), Harvest(None, is_last_try=True)),
         # Who ended it from outside tells the pod to stop instead of waiting for it.
-        (ended(AttemptOutcome.TIMEOUT), seen(ALIVE, WORKING), Harvest("pod-session", is_last_try=True)),
+        (ended(AttemptOutcome.TIMEOUT), seen(ALIVE, WORKING), Harvest("pod-session", is_last_try=False)),
         (TIMED_OUT, seen(ALIVE, WORKING), DeleteJob("job", "its attempt has ended (timeout)")),
         # Then its pods are seen out: the store is nobody's before that.
         (HARVESTED, seen(ALIVE, WORKING), seconds(29)),

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.unit
 
-MOST_STEPS = 12
+MOST_STEPS = 18
 """Steps that do something; waits are bounded by the time they take."""
 LONGEST = PENDING_LIMIT + 2 * (POD_LEASE + LEASE_MARGIN) + timedelta(minutes=1)
 """A pod that does not begin is given up, then its own time and its lease pass, with a little for the steps between."""
