@@ -79,9 +79,14 @@ async def get_logs(request: web.Request) -> web.StreamResponse:
     if found.pod_name is None:
         return web.Response(text=found.text, content_type="text/plain")
     async with logs.followed(found.pod_name, origin) as pieces:
-        response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
         # Set before the first byte: the middleware only sees the answer when it has ended.
-        response.headers["X-Request-ID"] = request[REQUEST_ID]
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": "text/plain; charset=utf-8",
+                "X-Request-ID": request[REQUEST_ID],
+                "X-Content-Type-Options": "nosniff",
+            }
+        )
         limit = request[TIME_LIMIT]
         if isinstance(limit, asyncio.Timeout):
             limit.reschedule(None)

@@ -37,7 +37,13 @@ _OURS: Final = "It is not your fault. Give the request id to whoever runs the pl
 PROBLEMS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
         # the request itself
-        "BAD_REQUEST": Kind(400, "Bad request", "The request is not valid HTTP.", "Mend the client."),
+        "BAD_REQUEST": Kind(
+            400,
+            "Bad request",
+            "The request is not valid HTTP. What has no readable request line or headers is refused by the HTTP "
+            "library itself, in plain text and with the connection closed: there is no request yet to give an id to.",
+            "Mend the client.",
+        ),
         "INVALID_JSON": Kind(
             400, "Invalid JSON", "The body is not JSON, or nested too deeply.", "Send one JSON object as the body."
         ),

@@ -76,6 +76,7 @@ async def test_following_gives_pieces_as_they_come_until_the_pod_ends(api: Api) 
     async with api.session.get(api.url + _path(body, "?follow=true"), headers=headers) as response:
         assert (response.status, response.headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
         assert response.headers["X-Request-ID"]
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
         for piece in (b"one\n", b"two\n"):
             api.jobs.pieces.put_nowait(piece)
             # Read before the next one is written: nothing waits for the end.
