@@ -35,6 +35,10 @@ from controlplane.telemetry import get_logger
 __all__ = ["Parts", "parts", "serve"]
 
 _SHUTDOWN_SECONDS: Final = 10.0
+_KEEPALIVE_SECONDS: Final = 75.0
+"""Above the usual idle time of a proxy, so that it is the proxy that closes."""
+_LINGERING_SECONDS: Final = 2.0
+"""For the rest of a body whose request was answered already."""
 
 _log = get_logger(__name__)
 
@@ -75,7 +79,7 @@ class Parts:
             self.background.wake()
             notifier.notify()
 
-        self.services = Services.on(database, self.jobs, settings, wake)
+        self.services = Services.on(database, self.jobs, settings, wake=wake, look=self.background.look)
 
 
 @asynccontextmanager
@@ -110,7 +114,13 @@ async def serve(settings: Settings, *, host: str, port: int, ready_file: Path | 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     async with parts(settings) as made:
-        runner = web.AppRunner(make_application(made.services), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
+        runner = web.AppRunner(
+            make_application(made.services),
+            access_log=None,
+            shutdown_timeout=_SHUTDOWN_SECONDS,
+            keepalive_timeout=_KEEPALIVE_SECONDS,
+            lingering_time=_LINGERING_SECONDS,
+        )
         await runner.setup()
         try:
             await _listen(runner, host, port)

@@ -57,13 +57,14 @@ class Background:
         self._reconcile_pause = settings.reconcile_interval_seconds
         self._listener = Listener(settings.database_url.get_secret_value(), self.wake)
         self._woken = asyncio.Event()
+        self._asked = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Start the loops in the running event loop."""
         self._tasks = [
             asyncio.create_task(self._loop("dispatcher", self._dispatch, self._woken)),
-            asyncio.create_task(self._loop("reconciler", self._reconcile, None)),
+            asyncio.create_task(self._loop("reconciler", self._reconcile, self._asked)),
             asyncio.create_task(self._loop("news", self._reconcile_news, self._reconciler.woken)),
             asyncio.create_task(self._loop("sweep", self._sweep_once, None)),
             asyncio.create_task(self._loop("watch", self._follow, None, limit=None)),
@@ -73,6 +74,10 @@ class Background:
     def wake(self) -> None:
         """Say that something may be due; a hint that saves the rest of a pause, never the guarantee."""
         self._woken.set()
+
+    def look(self) -> None:
+        """Say that somebody changed what an operation is to come to; a hint as well."""
+        self._asked.set()
 
     async def stop(self) -> None:
         """End the loops; creates and harvests that are under way get a moment, the rest is taken over by its lease."""

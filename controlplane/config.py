@@ -77,8 +77,8 @@ class Settings(DatabaseSettings):
     store_domain: str = "localhost"
     """Shops answer below this name."""
     store_url_scheme: Literal["http", "https"] = "http"
-    store_url_port: int | None = Field(default=8081, ge=1, le=65535)
-    """None for the scheme's own port."""
+    store_url_port: int = Field(default=8081, ge=0, le=65535)
+    """0 for the scheme's own port."""
 
     create_rate_per_minute: int = Field(default=10, ge=1, le=1_000_000)
     """Stores one user may order in a minute, whatever replica is asked."""

@@ -39,9 +39,13 @@ class Services:
     health: Health
     wake_dispatcher: Callable[[], None]
     """Hint that there is something to claim."""
+    wake_reconciler: Callable[[], None]
+    """Hint that somebody changed what an operation is to come to."""
 
     @classmethod
-    def on(cls, database: Database, jobs: Jobs, settings: Settings, wake: Callable[[], None]) -> Self:
+    def on(
+        cls, database: Database, jobs: Jobs, settings: Settings, *, wake: Callable[[], None], look: Callable[[], None]
+    ) -> Self:
         """Return every service on one database and cluster; `database` is made less patient, as requests need it."""
         quick = database.for_requests()
         return cls(
@@ -53,6 +57,7 @@ class Services:
             logs=Logs(quick, jobs),
             health=Health(StoreRows(quick)),
             wake_dispatcher=wake,
+            wake_reconciler=look,
         )
 
 

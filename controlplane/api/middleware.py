@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 from controlplane.api.context import CALLER, REQUEST_ID, SERVICES, TIME_LIMIT, TRACEPARENT
 from controlplane.api.inputs import traceparent
 from controlplane.api.problems import Problem, from_domain_error, from_http_error
-from controlplane.api.routes import OPEN_PATHS
+from controlplane.api.routes import OPEN_PATHS, PROBES
 from controlplane.domain.errors import ControlPlaneError
 from controlplane.domain.refusals import ForbiddenError
 from controlplane.domain.store import Role
@@ -44,7 +44,9 @@ async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
             response.headers["X-Request-ID"] = request_id
             # Logs and names are what users wrote: no browser may take them for a page.
             response.headers["X-Content-Type-Options"] = "nosniff"
-        _log.info(
+        # A probe that is answered as it should be is no news, every two seconds of every replica.
+        say = _log.debug if request.path in PROBES and response.status == web.HTTPOk.status_code else _log.info
+        say(
             "request",
             method=request.method,
             # The route, not the path: a path may hold anything.

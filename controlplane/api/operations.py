@@ -42,7 +42,10 @@ async def cancel_operation(request: web.Request) -> web.Response:
     """
     read_query(request, NoQuery)
     await read_body(request, EmptyBody)
-    return accepted(*await request.app[SERVICES].operations.cancel(path_id(request), origin_of(request)))
+    services = request.app[SERVICES]
+    found = await services.operations.cancel(path_id(request), origin_of(request))
+    services.wake_reconciler()
+    return accepted(*found)
 
 
 async def retry_operation(request: web.Request) -> web.Response:
@@ -55,6 +58,7 @@ async def retry_operation(request: web.Request) -> web.Response:
     services, origin = request.app[SERVICES], origin_of(request)
     retried = await services.retries.retry(path_id(request), origin, is_fresh=body.refresh_spec)
     services.wake_dispatcher()
+    services.wake_reconciler()
     store, operation = await services.operations.get_with_store(retried.operation_id, origin)
     answer = RetriedBody.model_validate(
         dict(AcceptedBody.from_domain(store, operation)) | {"spec_changes": retried.spec_changes}
@@ -68,6 +72,7 @@ async def reattach_operation(request: web.Request) -> web.Response:
     await read_body(request, EmptyBody)
     services, origin, operation_id = request.app[SERVICES], origin_of(request), path_id(request)
     await services.reattach.reattach(operation_id, origin)
+    services.wake_reconciler()
     return accepted(*await services.operations.get_with_store(operation_id, origin))
 
 

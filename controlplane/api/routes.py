@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from controlplane.api import answers, health, operations, schemas, stores
 
-__all__ = ["OPEN_PATHS", "ROUTES", "Route"]
+__all__ = ["OPEN_PATHS", "PROBES", "ROUTES", "Route"]
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -109,3 +109,4 @@ ROUTES: Final = (
     _ask("/api/admin/operations/{id}/reattach", _o.reattach_operation, _q.EmptyBody, _REATTACH),
 )
 OPEN_PATHS: Final = frozenset(route.path for route in ROUTES if route.is_open)
+PROBES: Final = frozenset({"/livez", "/readyz"})

@@ -93,6 +93,7 @@ async def delete_store(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
     found = await services.stores.delete(path_id(request), origin_of(request))
     services.wake_dispatcher()
+    services.wake_reconciler()
     return accepted(*found)
 
 

@@ -85,15 +85,15 @@ def decide(attempt: AttemptFacts, seen: Observation, now: datetime) -> Decision:
 
 
 def _before_job(attempt: AttemptFacts, seen: Observation, now: datetime) -> Decision:
-    """Leave it to the dispatcher, unless the Job is there or nobody wants it any more."""
+    """Leave it to the dispatcher while its lease holds; then to the Job that is there, or to a cancel."""
+    if attempt.lease_until is not None and now < attempt.lease_until:
+        # A create may be under way, and whoever is at it records the Job.
+        return Wait(attempt.lease_until - now)
     if seen.job is not None:
         return RecordJob(seen.job.uid)
     if attempt.cancel_requested_at is None:
-        # Without a Job the dispatcher's lease decides; posting again is its business, not ours.
+        # Posting again is the dispatcher's business, not ours.
         return Wait()
-    if attempt.lease_until is not None and now < attempt.lease_until:
-        # A create may be under way.
-        return Wait(attempt.lease_until - now)
     return _cancelled() if seen.absence_confirmed else ConfirmAbsence()
 
 

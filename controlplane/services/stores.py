@@ -251,4 +251,4 @@ class Stores:
 
     def _public_url(self, host: str) -> str:
         port = self._settings.store_url_port
-        return f"{self._settings.store_url_scheme}://{host}" + (f":{port}" if port is not None else "")
+        return f"{self._settings.store_url_scheme}://{host}" + (f":{port}" if port else "")

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+from uuid_utils.compat import uuid7
 
 from controlplane.db.attempts import AttemptRows
+from controlplane.db.claims import ClaimRows
 from controlplane.db.migrate import apply_migrations, read_migrations, set_role_password
 from controlplane.db.operations import OperationRows
 from controlplane.db.stores import StoreRows
@@ -111,14 +113,14 @@ async def test_wrong_token_is_refused_and_changes_nothing(pod: Pod, database: Da
 
 
 async def test_other_job_is_refused(pod: Pod, database: Database) -> None:
-    await AttemptRows(database).record_job(pod.claimed.operation_id, pod.claimed.number, "job")
+    await ClaimRows(database, "default").record_job(pod.claimed.operation_id, pod.claimed.number, "job")
     assert (await pod.start(job="other"))["answer"] == "refused"
     assert (await pod.start(job="job"))["answer"] == "start"
 
 
 async def test_handshake_before_the_record_is_no_conflict(pod: Pod, database: Database) -> None:
     assert (await pod.start(job="job"))["answer"] == "start"
-    await AttemptRows(database).record_job(pod.claimed.operation_id, pod.claimed.number, "job")
+    await ClaimRows(database, "default").record_job(pod.claimed.operation_id, pod.claimed.number, "job")
 
 
 async def test_whole_run_ends_with_a_ready_store_and_its_history(pod: Pod, database: Database, owner: Caller) -> None:
@@ -177,7 +179,10 @@ async def test_late_report_is_audited_only(pod: Pod, database: Database, owner: 
             "UPDATE storeplane.operations SET deadline_at = now() - interval '1 second'"
         )
     rows = AttemptRows(database)
-    assert await rows.expire({"code": "OPERATION_TIMEOUT", "title": "too late"}) == [pod.claimed.operation_id]
+    (overdue,) = await rows.list_overdue(3600, 10)
+    assert overdue.operation_id == pod.claimed.operation_id
+    assert await rows.expire(overdue, {"code": "OPERATION_TIMEOUT", "title": "too late", "detail": "late"}, uuid7())
+    assert await rows.list_overdue(3600, 10) == []
     assert not await pod.call("finish_attempt", "key", "succeeded", "{}", None)
     assert await _states(database, pod, owner) == ("failed", "failed")
     async with database.transaction() as session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ from tests.support.plane import PASSWORD, open_plane
 from tests.support.reachable_postgres import reachable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from controlplane.db.pool import Database
     from tests.support.cluster import Kube, Namespace
@@ -40,19 +41,39 @@ async def database_address(devcluster: Kube, postgres: PostgresServer) -> AsyncI
 
 
 @pytest.fixture
-async def plane(
+async def more_planes(
     database: Database, database_url: str, namespace: Namespace, noop_image: str, database_address: tuple[str, int]
-) -> AsyncIterator[Plane]:
-    """Give a replica whose Jobs live in the test's namespace."""
-    namespace.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": "storeplane-provisioner-db"},
-            "stringData": {"password": PASSWORD},
-        }
-    )
-    async with open_plane(
-        database=database, database_url=database_url, namespace=namespace, image=noop_image, address=database_address
-    ) as made:
-        yield made
+) -> AsyncIterator[Callable[[], Awaitable[Plane]]]:
+    """Give a function that opens replicas whose Jobs live in the test's namespace."""
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "storeplane-provisioner-db"},
+        "stringData": {"password": PASSWORD},
+    }
+    namespace.apply(secret)
+    async with AsyncExitStack() as stack:
+
+        async def more() -> Plane:
+            opened = open_plane(
+                database=database,
+                database_url=database_url,
+                namespace=namespace,
+                image=noop_image,
+                address=database_address,
+            )
+            return await stack.enter_async_context(opened)
+
+        yield more
+
+
+@pytest.fixture
+async def plane(more_planes: Callable[[], Awaitable[Plane]]) -> Plane:
+    """Give a replica."""
+    return await more_planes()
+
+
+@pytest.fixture
+async def replica(more_planes: Callable[[], Awaitable[Plane]]) -> Plane:
+    """Give another replica of the same plane."""
+    return await more_planes()

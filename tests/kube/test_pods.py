@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.plane import open_plane
-
 if TYPE_CHECKING:
-    from controlplane.db.pool import Database
-    from tests.support.cluster import Namespace
     from tests.support.ledger import Order
     from tests.support.plane import Plane
 
@@ -105,19 +101,9 @@ async def test_pod_refuses_to_begin_what_was_cancelled_before(plane: Plane) -> N
     assert (await plane.ledger.attempt(wish))["started_at"] is None
 
 
-async def test_two_replicas_share_the_work_without_doubling_it(
-    plane: Plane,
-    database: Database,
-    database_url: str,
-    namespace: Namespace,
-    noop_image: str,
-    database_address: tuple[str, int],
-) -> None:
+async def test_two_replicas_share_the_work_without_doubling_it(plane: Plane, replica: Plane) -> None:
     wishes = [await order(plane) for _ in range(8)]
-    second = open_plane(
-        database=database, database_url=database_url, namespace=namespace, image=noop_image, address=database_address
-    )
-    async with second as other, plane.running(), other.running():
+    async with plane.running(), replica.running():
         for wish in wishes:
             await plane.wait_until(plane.is_settled(wish), "every operation is settled")
     assert len(plane.jobs()) == 8

@@ -61,6 +61,7 @@ async def test_second_dispatcher_finishes_what_a_dead_one_began(plane: Plane, di
 async def test_reconciler_reattaches_a_job_that_was_never_recorded(plane: Plane) -> None:
     wish = await order(plane, "noop late=30")
     await plane.dispatch(dies="after the post")
+    await plane.ledger.leases_run_out()
     await plane.reconcile()
     (made,) = plane.jobs()
     attempt = await plane.ledger.attempt(wish)

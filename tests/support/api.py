@@ -176,7 +176,9 @@ async def serve(database: Database, *, settings: dict[str, str] | None = None, *
     given = {"STOREPLANE_CREATE_RATE_PER_MINUTE": "1000000"} | (settings or {})
     async with aiohttp.ClientSession() as session:
         api = Api(session, "", token, caller, database)
-        services = Services.on(database, api.jobs, wishes.settings(**given), lambda: api.wakes.append(None))
+        services = Services.on(
+            database, api.jobs, wishes.settings(**given), wake=lambda: api.wakes.append(None), look=lambda: None
+        )
         async with TestServer(make_application(services)) as server:
             api.url = str(server.make_url("")).rstrip("/")
             yield api

@@ -90,6 +90,8 @@ def older(attempt: AttemptFacts, age: float) -> AttemptFacts:
     [
         # Before the Job is recorded it is the dispatcher's.
         (CREATED, seen(), Wait()),
+        # Whoever holds the lease is at it.
+        (replace(CREATED, lease_until=in_seconds(20)), seen(ALIVE), seconds(20)),
         (CREATED, seen(ALIVE), RecordJob("job")),
         (CREATED, seen(TERMINATING), RecordJob("job")),
         (CREATED, seen(FOREIGN), Wait()),

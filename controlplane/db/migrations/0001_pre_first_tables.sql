@@ -16,6 +16,9 @@ CREATE TABLE storeplane.users (
   -- How many stores that are not deleted the user may have, and has.
   max_stores  integer     NOT NULL DEFAULT 5 CONSTRAINT users_max_stores_range CHECK (max_stores BETWEEN 0 AND 100000),
   store_count integer     NOT NULL DEFAULT 0 CONSTRAINT users_store_count_positive CHECK (store_count >= 0),
+  -- The moment until which the user's creates have used up their rate (a leaky bucket in one column): N replicas share
+  -- one budget, and the row is locked for store_count in the same statement anyway.
+  creates_until timestamptz NOT NULL DEFAULT 'epoch',
   created_at  timestamptz NOT NULL DEFAULT now()
 );
 
@@ -213,8 +216,9 @@ CREATE TABLE storeplane.idempotency_keys (
   -- SHA-256 of what was asked: the same key with another wish is a mistake.
   fingerprint  bytea       NOT NULL,
   operation_id uuid        NOT NULL CONSTRAINT idempotency_keys_operation_fkey REFERENCES storeplane.operations,
-  -- The body of the first answer; null only if its writer died in the same instant.
-  answer       jsonb,
+  -- The body of the first answer as the bytes it was, which jsonb would order its own way; null only if its writer
+  -- died in the same instant.
+  answer       text,
   created_at   timestamptz NOT NULL DEFAULT now(),
   CONSTRAINT idempotency_keys_pkey PRIMARY KEY (user_id, route, key)
 );
