@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -21,10 +22,33 @@ async def test_statement_is_accepted_by_the_server(query: Query, database_url: s
     connection = await asyncpg.connect(database_url)
     try:
         prepared = await connection.prepare(query.text)
+        types = {number: kind.name for number, kind in enumerate(prepared.get_parameters(), 1)}
+        assert types == _casts(query.text), "every parameter says its type, and the server agrees"
         legend = [f"${number}:" in query.text for number in range(1, len(prepared.get_parameters()) + 1)]
         assert all(legend), f"the header of {query.name} explains only {sum(legend)} of {len(legend)} parameters"
     finally:
         await connection.close()
+
+
+_NAMES = {
+    "integer": "int4",
+    "bigint": "int8",
+    "boolean": "bool",
+    "double precision": "float8",
+}
+
+
+def _casts(text: str) -> dict[int, str]:
+    """Return each parameter's type as the statement casts it, in the server's words."""
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
+    found = re.findall(r"\$(\d+)(?:::([a-z]+(?: precision)?(?:\[\])?))?", body)
+    assert all(kind for _, kind in found), f"a parameter without a cast: {[n for n, kind in found if not kind]}"
+    kinds: dict[int, set[str]] = {}
+    for number, kind in found:
+        base = kind.removesuffix("[]")
+        kinds.setdefault(int(number), set()).add(_NAMES.get(base, base) + kind[len(base) :])
+    assert all(len(each) == 1 for each in kinds.values()), f"a parameter with two types: {kinds}"
+    return {number: each.pop() for number, each in kinds.items()}
 
 
 async def test_constraints_that_carry_errors_exist(database_url: str) -> None:
