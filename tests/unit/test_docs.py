@@ -161,6 +161,29 @@ def test_link_leads_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_link_within_a_page_leads_to_a_heading(page: Path) -> None:
+    headings = re.findall(r"^#+ (.+)$", text_of(page), re.MULTILINE)
+    anchors = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text_of(page))) <= anchors
+
+
+def test_sentence_of_a_wait_is_one_the_program_says() -> None:
+    said = text_of(ROOT / "controlplane/domain/waiting.py")
+    found = list(rows(text_of(DOCS / "operations.md"), "the reason begins", "do"))
+    pieces = [part.strip() for row in found for told in re.findall(r"`([^`]+)`", row[0]) for part in told.split("…")]
+    assert len(found) > 1
+    assert [piece for piece in pieces if piece not in said] == []
+
+
+def test_log_line_is_one_the_program_writes() -> None:
+    sources = "".join(text_of(path) for path in (ROOT / "controlplane").rglob("*.py"))
+    found = list(rows(text_of(DOCS / "operations.md"), "log line", "meaning", "who acts"))
+    assert len(found) > 1
+    lines = [line for row in found for line in re.findall(r"`([^`]+)`", row[0])]
+    assert [line for line in lines if f'"{line}"' not in sources] == []
+
+
 def default_of(name: str) -> str:
     field = Settings.model_fields[name]
     if field.is_required():
