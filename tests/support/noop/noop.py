@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any, NoReturn
 
-    from provisioner_job.wire import Call
+    from provisioner_job.database import Call
     from provisioner_job.work import Facts, Phase, Work
 
 __all__ = ["Words", "main"]
@@ -97,8 +97,8 @@ def main() -> None:
     sys.exit(provision(environment, phases_of=_phases_of(words)))
 
 
-def _unheard(_session: Session, *calls: "Call") -> "list[str | None]":
-    return ['{"go_on": true}' if "heartbeat" in statement else "t" for statement, _ in calls]
+def _unheard(_session: Session, *calls: "Call") -> "list[Any]":
+    return [{"go_on": True} if "heartbeat" in statement else True for statement, _ in calls]
 
 
 def _phases_of(words: Words) -> "Callable[[str], tuple[Phase, ...]]":
