@@ -11,6 +11,7 @@ VENV_KEY := $(VENV)/.made-from-$(shell cat requirements/*.txt pyproject.toml dev
 # Which development cluster the commands below mean.
 NAME ?= dev
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 .PHONY: help
 help: ## Explain every target
@@ -88,6 +89,10 @@ demo: init ## A fresh machine to the products of a real shop
 .PHONY: bench
 bench: init ## Measure the cluster; prints one table
 	@$(BIN)/python bench/cluster.py
+
+.PHONY: bench-dispatch
+bench-dispatch: init ## Measure the dispatcher: request to Job to done, its cost and its rates, each beside its target
+	@$(BIN)/python bench/dispatch.py --name bench $(BENCH_ARGS)
 
 .PHONY: lock
 lock: init ## Resolve requirements/*.in anew into hashed pins without addresses
