@@ -5,8 +5,8 @@ from typing import Final, NamedTuple, Self
 from uuid import UUID
 
 from provisioner_job.contract import Env, OptionalEnv
+from provisioner_job.database import PREFER, SSL_MODES, Address
 from provisioner_job.errors import InputError
-from provisioner_job.wire import PREFER, SSL_MODES, Address
 
 __all__ = ["JobInput", "trace_id_in"]
 

@@ -8,9 +8,9 @@ import asyncio
 import json
 from typing import Any, Final, NamedTuple
 
+from provisioner_job.database import Call, ServerError
 from provisioner_job.errors import RefusedError
-from provisioner_job.session import CALL_SECONDS, Session, Tries
-from provisioner_job.wire import Call, ServerError
+from provisioner_job.session import CALL_SECONDS, SESSION_KEY, Session, Tries
 
 __all__ = ["PhaseReport", "Reports"]
 
@@ -36,20 +36,20 @@ class Reports:
         """Report starts and ends of phases, in one go; `RefusedError` when the session is not current any more."""
         calls: list[Call] = [
             (
-                "SELECT storeplane.report_event($1, $2, $3, $4, $5, $6::jsonb)",
+                f"SELECT storeplane.report_event(%s, %s, {SESSION_KEY}, %s, %s, %s::jsonb)",
                 (each.phase, "true" if each.is_end else "false", json.dumps(each.detail)),
             )
             for each in reports
         ]
-        if any(is_current != "t" for is_current in await self._calls(*calls, patience_seconds=patience_seconds)):
+        if not all(await self._calls(*calls, patience_seconds=patience_seconds)):
             reason = "the attempt is over or superseded"
             raise RefusedError(reason)
 
     async def heartbeat(self, *, patience_seconds: float) -> None:
         """Renew the lease; `RefusedError` when the run has to stop."""
-        call = "SELECT storeplane.heartbeat($1, $2, $3)", ()
+        call = f"SELECT storeplane.heartbeat(%s, %s, {SESSION_KEY})", ()
         (told,) = await self._calls(call, patience_seconds=patience_seconds)
-        answer = json.loads(told or "{}")
+        answer = told or {}
         if not answer.get("go_on"):
             raise RefusedError(answer.get("reason") or "the control plane says so")
 
@@ -58,13 +58,13 @@ class Reports:
     ) -> bool:
         """Report the end; False when it came too late to count."""
         call = (
-            "SELECT storeplane.finish_attempt($1, $2, $3, $4, $5::jsonb, $6::jsonb)",
+            f"SELECT storeplane.finish_attempt(%s, %s, {SESSION_KEY}, %s, %s::jsonb, %s::jsonb)",
             (outcome, json.dumps(result), None if problem is None else json.dumps(problem)),
         )
         (recorded,) = await self._calls(call, patience_seconds=patience_seconds)
-        return recorded == "t"
+        return bool(recorded)
 
-    async def _calls(self, *calls: Call, patience_seconds: float) -> list[str | None]:
+    async def _calls(self, *calls: Call, patience_seconds: float) -> list[Any]:
         """Run functions in one transaction, trying again while the database is away.
 
         Raises

@@ -3,20 +3,28 @@
 The handshake is made before anything large is imported, so nothing here knows of an event loop.
 """
 
-import json
 import os
 import time
 from typing import Any, Final
 
 from provisioner_job.contract import StartAnswer
+from provisioner_job.database import Call, NotTrustedError, ServerError, ask
 from provisioner_job.errors import OtherPodError, PhaseError, ProvisionerError, RefusedError, RetryableError
 from provisioner_job.job_input import JobInput
 from provisioner_job.journal import Journal
-from provisioner_job.wire import Call, ServerError, WireError, ask
 
-__all__ = ["CALL_SECONDS", "Session", "Started", "Tries", "refusal"]
+__all__ = ["CALL_SECONDS", "SESSION_KEY", "Session", "Started", "Tries", "refusal"]
 
 CALL_SECONDS: Final = 10.0
+SESSION_KEY: Final = "current_setting('storeplane.session_key')"
+"""The session's key in a statement. The driver writes arguments into a statement's text, and that text is in the
+server's log of errors and in `pg_stat_activity` while the call waits: secrets are given before it, by another."""
+_GIVE_SECRETS: Final = (
+    "SELECT set_config('storeplane.session_key', %s, true), set_config('storeplane.attempt_token', %s, true)"
+)
+_START: Final = (
+    f"SELECT storeplane.start_attempt(%s, %s, current_setting('storeplane.attempt_token'), %s, %s, {SESSION_KEY})"
+)
 _FIRST_PAUSE_SECONDS: Final = 0.2
 _LONGEST_PAUSE_SECONDS: Final = 3.0
 _PASSES: Final = ("08", "25006", "40", "53", "55P03", "57")
@@ -27,7 +35,7 @@ _LOGIN: Final = "28"
 
 def refusal(error: Exception) -> ProvisionerError | None:
     """Return what a failed call means for the run, or None when it is worth asking again."""
-    if isinstance(error, WireError):
+    if isinstance(error, NotTrustedError):
         return RetryableError("DATABASE_NOT_TRUSTED", "What answers for the database cannot be trusted", str(error))
     if not isinstance(error, ServerError) or error.sqlstate.startswith(_PASSES):
         return None
@@ -119,29 +127,25 @@ class Session:
             raise RefusedError(found.get("reason") or "the database says so")
         return Started(found)
 
-    def call(self, *calls: Call) -> list[str | None]:
-        """Run functions with operation, attempt and key before their other arguments. Blocks, for 10 s at most.
+    def call(self, *calls: Call) -> list[Any]:
+        """Run functions with operation and attempt before their other arguments. Blocks, for 10 s at most.
 
         Raises
         ------
         ServerError, OSError
-            As `wire.ask` does.
+            As `database.ask` does.
         """
-        own = [self._call(statement, self._key, *arguments) for statement, arguments in calls]
-        return ask(self._given.database, *own, seconds=CALL_SECONDS)
+        given = self._given
+        secrets: Call = _GIVE_SECRETS, (self._key, given.attempt_token)
+        own = [(text, (str(given.operation_id), str(given.attempt), *arguments)) for text, arguments in calls]
+        return ask(given.database, secrets, *own, seconds=CALL_SECONDS)[1:]
 
     def _answer_to_start(self, tries: Tries) -> dict[str, Any]:
-        given = self._given
-        statement = "SELECT storeplane.start_attempt($1, $2, $3, $4, $5, $6)"
         while True:
             try:
-                call = self._call(statement, given.attempt_token, given.job_uid, given.pod_uid, self._key)
-                (told,) = ask(given.database, call, seconds=CALL_SECONDS)
+                (told,) = self.call((_START, (self._given.job_uid, self._given.pod_uid)))
             except (ServerError, OSError) as error:
                 time.sleep(tries.pause_after(error))
             else:
-                answer: dict[str, Any] = json.loads(told or "{}")
+                answer: dict[str, Any] = told or {}
                 return answer
-
-    def _call(self, statement: str, *arguments: str | None) -> Call:
-        return statement, (str(self._given.operation_id), str(self._given.attempt), *arguments)

@@ -23,9 +23,10 @@ from provisioner_job.errors import OtherPodError, PhaseError, RefusedError, Retr
 from provisioner_job.job_input import JobInput
 from provisioner_job.journal import Journal, Redactor
 from provisioner_job.provisioner import carry_out
-from provisioner_job.session import Session, Started
+from provisioner_job.session import SESSION_KEY, Session, Started
 from provisioner_job.work import Phase, Work
 from tests.support import wishes
+from tests.support.postgres_relay import relay
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -159,6 +160,34 @@ async def test_lost_answer_is_given_again_and_no_other_process_gets_it(given: Jo
     assert (first.kind, first.spec, first.finished_phases) == ("create", again.spec, ())
     with pytest.raises(OtherPodError):
         await started(Session(given, journal))
+
+
+async def test_answer_lost_on_its_way_is_asked_for_again(
+    given: JobInput, journal: Journal, postgres: PostgresServer
+) -> None:
+    with relay(postgres.socket_folder) as line:
+        line.cut_at = b"seconds_left"
+        session = Session(given._replace(db_host="127.0.0.1", db_port=line.port), journal)
+        answer = await asyncio.to_thread(session.start, patience_seconds=60)
+        assert line.cut_at == b""
+    assert answer.kind == "create"
+
+
+async def test_server_that_goes_down_in_mid_call_is_asked_again_and_no_secret_stands_in_the_call(
+    given: JobInput, journal: Journal, database_url: str, administrator: asyncpg.Connection
+) -> None:
+    async with _held(database_url, given.operation_id):
+        session = Session(given, journal)
+        starting = asyncio.create_task(asyncio.to_thread(session.start, patience_seconds=60))
+        await _someone_waits(administrator)
+        own = "FROM pg_stat_activity WHERE application_name = 'storeplane-provisioner'"
+        (waiting,) = await administrator.fetch(f"SELECT pid, query {own}")
+        assert "start_attempt" in waiting["query"]
+        assert SESSION_KEY in waiting["query"]
+        assert given.attempt_token not in waiting["query"]
+        # What a shutdown does to every backend.
+        assert await administrator.fetchval("SELECT pg_terminate_backend($1, 60000)", waiting["pid"])
+    assert (await starting).kind == "create"
 
 
 async def _someone_waits(administrator: asyncpg.Connection) -> None:

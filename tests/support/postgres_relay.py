@@ -69,8 +69,9 @@ class Relay:
             if self._tls is not None:
                 line.recv(_SSL_REQUEST_BYTES)
                 line.sendall(b"S")
-                line = self._tls.wrap_socket(line, server_side=True)
-                self._lines.append(line)
+                line = inside = self._tls.wrap_socket(line, server_side=True, do_handshake_on_connect=False)
+                self._lines.append(inside)
+                inside.do_handshake()
             behind = socket.socket(socket.AF_UNIX)
             self._lines.append(behind)
             behind.connect(self._behind)

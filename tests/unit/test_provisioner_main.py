@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,8 @@ import pytest
 
 from provisioner_job import __main__ as program
 from provisioner_job.contract import Env, ExitCode, OptionalEnv, Outcome, parse_result
+from provisioner_job.database import PREFER
 from provisioner_job.job_input import JobInput, trace_id_in
-from provisioner_job.wire import PREFER
 
 pytestmark = pytest.mark.unit
 
@@ -59,30 +60,32 @@ def test_nothing_heavy_is_imported_before_the_handshake() -> None:
         f"import sys; sys.path.append({str(root)!r}); import provisioner_job.__main__; print(*sys.modules, sep='\\n')"
     )
     told = subprocess.run(
-        # As the image's command runs it.
-        [sys.executable, "-BIS", "-c", script],
+        # As the image's command runs it, but for where packages are.
+        [sys.executable, "-BI", "-c", script],
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
     )
-    heavy = {"asyncio", "asyncpg", "dataclasses", "email", "http.client", "httpx2", "lightkube", "logging", "ssl"}
+    # No ssl here: the database's driver imports it.
+    heavy = {"asyncio", "asyncpg", "dataclasses", "email", "http.client", "httpx2", "lightkube", "logging"}
     assert heavy.isdisjoint(told.stdout.split())
-    assert "provisioner_job.wire" in told.stdout.split()
+    assert "provisioner_job.database" in told.stdout.split()
+
+
+def _given(host: str, port: int) -> dict[str, str]:
+    own = {Env.STORE_ID: OPERATION, Env.OPERATION_ID: OPERATION, Env.ATTEMPT: "1"}
+    return {**os.environ, **{name.value: "x" for name in Env}, **own, Env.DB_HOST: host, Env.DB_PORT: str(port)}
+
+
+COMMAND = (sys.executable, "-u", "-m", "provisioner_job", "single")
+STOPPED = "ERROR: The provisioner was told to stop (cause SIGTERM)"
 
 
 def test_sigterm_ends_the_waiting_for_a_database_in_order(tmp_path: Path) -> None:
-    given: dict[str, str] = {
-        **{name.value: "x" for name in Env},
-        Env.STORE_ID: OPERATION,
-        Env.OPERATION_ID: OPERATION,
-        Env.ATTEMPT: "1",
-        # A folder without a socket: nothing can listen there.
-        Env.DB_HOST: str(tmp_path),
-        Env.DB_PORT: "5432",
-    }
-    command = [sys.executable, "-u", "-m", "provisioner_job", "single"]
-    with subprocess.Popen(command, env={**os.environ, **given}, stdout=subprocess.PIPE, text=True) as process:
+    # A folder without a socket: nothing can listen there.
+    given = _given(str(tmp_path), 5432)
+    with subprocess.Popen(COMMAND, env=given, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if "trying again" in line:
@@ -90,7 +93,23 @@ def test_sigterm_ends_the_waiting_for_a_database_in_order(tmp_path: Path) -> Non
                 break
         told = process.stdout.read()
         assert process.wait(timeout=60) == ExitCode.RETRYABLE
-    assert "ERROR: The provisioner was told to stop (cause SIGTERM)" in told
+    assert STOPPED in told
+
+
+def test_sigterm_ends_a_login_that_nobody_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        given = _given("127.0.0.1", silent.getsockname()[1])
+        with subprocess.Popen(COMMAND, env=given, stdout=subprocess.PIPE, text=True) as process:
+            taken, _ = silent.accept()
+            with taken:
+                # Now it waits for an answer.
+                assert taken.recv(1)
+                process.terminate()
+                told, _ = process.communicate(timeout=60)
+        assert process.returncode == ExitCode.RETRYABLE
+    assert STOPPED in told
+    assert "trying again" not in told
 
 
 COMPLETE: dict[str, str] = {

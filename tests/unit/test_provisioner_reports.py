@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from provisioner_job.database import NotTrustedError, ServerError
 from provisioner_job.errors import PhaseError, RetryableError
 from provisioner_job.session import refusal
-from provisioner_job.wire import ServerError, WireError
 
 pytestmark = pytest.mark.unit
 
@@ -45,6 +45,6 @@ def test_any_other_refusal_is_final(state: str) -> None:
 
 
 def test_server_that_cannot_be_trusted_is_for_the_next_pod() -> None:
-    told = refusal(WireError("it may be another server"))
+    told = refusal(NotTrustedError("it may be another server"))
     assert isinstance(told, RetryableError)
     assert told.code == "DATABASE_NOT_TRUSTED"
