@@ -50,7 +50,7 @@ def pause_for(error: KubeError, namespace: str) -> Pause:
         reason = "the cluster does not accept our credentials; an operator renews them in the kubeconfig"
         return Pause(reason, needs_person=True)
     if isinstance(error, KubeNotFoundError):
-        reason = f"the cluster has no namespace {namespace}; an operator applies Storeplane's manifests"
+        reason = f"the cluster has no namespace {namespace}; an operator installs Storeplane's chart again"
         return Pause(reason, needs_person=True)
     if isinstance(error, KubeForbiddenError):
         return _refusal(str(error), namespace)
@@ -62,7 +62,7 @@ def _refusal(said: str, namespace: str) -> Pause:
         reason = f"the quota of the namespace {namespace} is used up; it goes on when a Job ends or the quota is raised"
         return Pause(reason, WAIT_SECONDS)
     if "being terminated" in said:
-        reason = f"the namespace {namespace} is being deleted; an operator applies Storeplane's manifests again"
+        reason = f"the namespace {namespace} is being deleted; an operator installs Storeplane's chart again"
     elif (right := _RIGHT.search(said)) is not None:
         reason = f"the cluster refuses us the right to {right[1]} {right[2]} in {namespace}; an operator grants it"
     else:

@@ -92,6 +92,8 @@ def _limit(facts: WaitFacts) -> str:
         whose, limit = ("you have", "your limit") if facts.is_own else ("its owner has", "their limit")
         return f"{whose} {facts.own_in_flight} operations under way, which is {limit}"
     if facts.cluster_in_flight >= facts.cluster_limit:
+        if facts.cluster_limit == 0:
+            return "the cluster takes no operations for now: an operator has set its limit to 0"
         return f"the cluster has {facts.cluster_in_flight} operations under way, which is its limit"
     return ""
 

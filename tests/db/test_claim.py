@@ -278,3 +278,21 @@ async def test_backlog_is_read_by_its_index_and_not_sorted(ledger: Ledger, datab
     assert not [node for node in reads if node["Node Type"] == "Seq Scan"]
     # The real orders come first. However long the backlog, a claim of ten reads ten rows for each user who waits.
     assert max(node["Actual Rows"] * node["Actual Loops"] for node in reads) <= 20 * 10
+
+
+async def test_ends_and_claims_of_one_user_never_wait_for_each_other(ledger: Ledger, rows: ClaimRows) -> None:
+    """A claim takes the cluster's row, then the user's; whatever ends an operation has to do the same."""
+    owner = await ledger.user()
+    for _number in range(40):
+        await ledger.order(owner)
+    await ledger.execute("UPDATE storeplane.user_slots SET slots = 100")
+    problem = {"code": "X", "title": "x", "detail": "x"}
+
+    async def serve() -> None:
+        while found := await claim(rows, 2):
+            await asyncio.gather(*(rows.fail(each, problem) for each in found))
+
+    await asyncio.gather(*(serve() for _ in range(6)))
+    assert await ledger.value("SELECT count(*) FROM storeplane.operations WHERE state = 'failed'") == 40
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    assert await ledger.value(deadlocks) == 0
