@@ -69,15 +69,16 @@ class Orderer:
                 wish = {"name": f"noop {number}", "engine": "medusa"}
                 status, body = self.ask("POST", "/api/stores", wish, **{"Idempotency-Key": f"rolling-{number}"})
             except (OSError, http.client.HTTPException) as error:
-                if time.monotonic() > until:
-                    self.refusals.append(repr(error))
-                    return
-                continue
+                status, body = 0, repr(error)
             if status == http.HTTPStatus.ACCEPTED:
                 self.operations.append(body["operation"]["id"])
-            else:
+                return
+            is_worth_asking = status in {0, http.HTTPStatus.SERVICE_UNAVAILABLE} and time.monotonic() < until
+            if not is_worth_asking:
                 self.refusals.append(f"{status}: {body}")
-            return
+                return
+            # As the answer says; the key makes it the same order.
+            self._ended.wait(_PAUSE_SECONDS)
 
 
 def test_orders_survive_a_rolling_upgrade(platform: Platform, installer: Installer) -> None:
