@@ -133,7 +133,8 @@ extensions.set_wait_callback(_wait)
 
 
 def _connected(address: Address, deadline: float) -> _Line:
-    # libpq reads more of them than a connection has parameters: a service, a time zone, a file of passwords.
+    # libpq reads more of them than a connection has parameters: a service, a time zone, a file of passwords. They are
+    # gone with the first call, the handshake, which is made before there are threads.
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]
     trusted = (address.ca_file or "system") if address.ssl_mode == VERIFY_FULL else None
