@@ -93,7 +93,7 @@ class Dispatcher:
             The cluster refused the Job of before; a Job that is taken now closes its circuit.
         """
         with bound(operation_id=claimed.operation_id, attempt=claimed.number, store_id=claimed.store_id):
-            _log.info("operation claimed", job_name=claimed.job_name, fence=claimed.fence)
+            _log.debug("operation claimed", job_name=claimed.job_name, fence=claimed.fence)
             try:
                 await self._create(claimed, asked_at, is_probe=is_probe)
             except StaleLeaseError as error:
@@ -144,7 +144,7 @@ class Dispatcher:
         else:
             # A terminating or finished one too: whoever follows it sees its end.
             await self._rows.record_job(claimed.operation_id, claimed.number, job.uid)
-            _log.info("job dispatched", job_name=claimed.job_name, job_uid=job.uid)
+            _log.info("job dispatched", job_name=claimed.job_name, job_uid=job.uid, fence=claimed.fence)
             if is_probe and await self._rows.close_circuit():
                 _log.info("cluster takes Jobs again")
 

@@ -6,7 +6,6 @@ the cluster.
 """
 
 import hashlib
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -57,6 +56,10 @@ def _env(value: object) -> str:
     return str(value).replace("$", "$$")
 
 
+def _dumps(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
 @cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
@@ -65,24 +68,29 @@ def _template() -> jinja2.Template:
         autoescape=False,  # noqa: S701 -- the text is JSON, and every value passes through tojson
     )
     environment.filters["env"] = _env
+    # The library's own also escapes for HTML and takes most of a rendering.
+    environment.filters["tojson"] = _dumps
     return environment.get_template("job.json.jinja")
 
 
 @cache
-def _skeleton() -> frozenset[str]:
+def _skeleton() -> Any:
     blanks: dict[str, Any] = dict.fromkeys(_BLANKS, "")
-    return frozenset(_paths(orjson.loads(_template().render(blanks, command=list(COMMAND)))))
+    return orjson.loads(_template().render(blanks, command=list(COMMAND)))
 
 
-def _paths(value: Any, path: str = "") -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _paths(inner, f"{path}/{key}")
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _paths(inner, f"{path}/{index}")
-    else:
-        yield path
+def _is_shaped(found: Any, skeleton: Any) -> bool:
+    """Return whether the two have the same keys, in the same order; values do not matter."""
+    if type(skeleton) is dict:
+        # The order is the template's, so that values can be held side by side.
+        return (
+            type(found) is dict
+            and list(found) == list(skeleton)
+            and all(map(_is_shaped, found.values(), skeleton.values()))
+        )
+    if type(skeleton) is list:
+        return type(found) is list and len(found) == len(skeleton) and all(map(_is_shaped, found, skeleton))
+    return type(found) is not dict and type(found) is not list
 
 
 def render_job(claimed: ClaimedAttempt, settings: Settings) -> str:
@@ -126,9 +134,8 @@ def render_job(claimed: ClaimedAttempt, settings: Settings) -> str:
     except (jinja2.TemplateError, orjson.JSONDecodeError, KeyError) as error:
         message = f"the Job's template cannot be rendered: {type(error).__name__}: {error}"
         raise ManifestError(message) from error
-    found = frozenset(_paths(manifest))
-    if found != _skeleton():
-        message = f"the rendered Job has other keys than its template: {sorted(found ^ _skeleton())[:3]}"
+    if not _is_shaped(manifest, _skeleton()):
+        message = "the rendered Job has other keys than its template"
         raise ManifestError(message)
     return orjson.dumps(manifest).decode()
 
