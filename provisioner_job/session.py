@@ -135,17 +135,20 @@ class Session:
         ServerError, OSError
             As `database.ask` does.
         """
-        given = self._given
-        secrets: Call = _GIVE_SECRETS, (self._key, given.attempt_token)
-        own = [(text, (str(given.operation_id), str(given.attempt), *arguments)) for text, arguments in calls]
-        return ask(given.database, secrets, *own, seconds=CALL_SECONDS)[1:]
+        return self._ask(*calls)
 
     def _answer_to_start(self, tries: Tries) -> dict[str, Any]:
         while True:
             try:
-                (told,) = self.call((_START, (self._given.job_uid, self._given.pod_uid)))
+                (told,) = self._ask((_START, (self._given.job_uid, self._given.pod_uid)))
             except (ServerError, OSError) as error:
                 time.sleep(tries.pause_after(error))
             else:
                 answer: dict[str, Any] = told or {}
                 return answer
+
+    def _ask(self, *calls: Call) -> list[Any]:
+        given = self._given
+        secrets: Call = _GIVE_SECRETS, (self._key, given.attempt_token)
+        own = [(text, (str(given.operation_id), str(given.attempt), *arguments)) for text, arguments in calls]
+        return ask(given.database, secrets, *own, seconds=CALL_SECONDS)[1:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class Relay:
         self._behind = str(folder / ".s.PGSQL.5432")
         self._tls = tls
         self._listening = socket.create_server(("127.0.0.1", 0))
+        self._lock = threading.Lock()
+        self._is_closing = False
         self._lines: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._take)]
         self._threads[0].start()
@@ -46,38 +48,47 @@ class Relay:
         return number
 
     def close(self) -> None:
-        # It is the shutdown, not the closing, that wakes whoever waits on a socket.
-        for each in (self._listening, *self._lines):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
+        with self._lock:
+            self._is_closing = True
+            for each in (self._listening, *self._lines):
+                _wake(each)
         for thread in self._threads:
             thread.join(_SECONDS)
             assert not thread.is_alive()
+        self._listening.close()
 
     def _take(self) -> None:
         with suppress(OSError):
             while True:
                 taken, _ = self._listening.accept()
-                self._lines.append(taken)
                 thread = threading.Thread(target=self._serve, args=(taken,))
                 self._threads.append(thread)
                 thread.start()
 
-    def _serve(self, line: socket.socket) -> None:
-        with suppress(OSError):
+    def _waiting_on(self, line: socket.socket) -> socket.socket:
+        """Return the same, known to `close` from now on, which may have begun."""
+        with self._lock:
+            self._lines.append(line)
+            if self._is_closing:
+                _wake(line)
+        return line
+
+    def _serve(self, taken: socket.socket) -> None:
+        with ExitStack() as held, suppress(OSError):
+            line = held.enter_context(self._waiting_on(taken))
             if self._tls is not None:
                 line.recv(_SSL_REQUEST_BYTES)
                 line.sendall(b"S")
-                line = inside = self._tls.wrap_socket(line, server_side=True, do_handshake_on_connect=False)
-                self._lines.append(inside)
+                inside = self._tls.wrap_socket(line, server_side=True, do_handshake_on_connect=False)
+                line = held.enter_context(self._waiting_on(inside))
                 inside.do_handshake()
-            behind = socket.socket(socket.AF_UNIX)
-            self._lines.append(behind)
+            behind = held.enter_context(self._waiting_on(socket.socket(socket.AF_UNIX)))
             behind.connect(self._behind)
             there = threading.Thread(target=self._ask, args=(line, behind))
-            self._threads.append(there)
             there.start()
+            held.callback(there.join, _SECONDS)
+            held.callback(_wake, behind)
+            held.callback(_wake, line)
             self._answer(behind, line)
 
     def _ask(self, line: socket.socket, behind: socket.socket) -> None:
@@ -96,6 +107,11 @@ class Relay:
                 data = data[: max(0, self.stall_after - passed)]
             line.sendall(data)
             passed += len(data)
+
+
+def _wake(line: socket.socket) -> None:
+    """End what waits on the socket; closing alone would not."""
+    with suppress(OSError):
         line.shutdown(socket.SHUT_RDWR)
 
 
