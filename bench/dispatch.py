@@ -30,9 +30,11 @@ from devcluster.postgres import server as postgres
 from tests.support.noop_image import noop_archive, noop_reference
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from bench.parts.table import Row
 
-_PARTS: Final = ("single", "burst", "cost", "load", "scale", "start")
+_PARTS: Final = ("start", "load", "cost", "single", "burst", "scale", "relist")
 _FAKE_NODES: Final = 10
 _CONTROLLER_QPS: Final = 200
 """Upstream's 20 requests a second would be all that is measured."""
@@ -52,27 +54,37 @@ async def _measure(cluster: Cluster, address: postgres.PostgresAddress, options:
         postgres_cgroup=groups[1],
     )
     rows: list[Row] = []
-    quick = options.quick
     try:
-        if "single" in options.parts:
-            rows += await single_rows(lab, 10 if quick else 50)
-        if "burst" in options.parts:
-            made, recorded = await bursts(lab, 1 if quick else 3)
+        for part in options.parts:
+            made = await _part(lab, part, quick=options.quick)
+            # As they come, too: a run takes long, and what it had measured before it was ended still counts.
+            print_table(made, sys.stderr)
             rows += made
-            rows += await event_rows(lab, recorded)
-        if "cost" in options.parts:
-            rows += await dispatch_rows(lab, 100 if quick else 500)
-        if "load" in options.parts:
-            rows += await load_rows(lab, 3 if quick else 10)
-        if "scale" in options.parts:
-            rows += await sustained_rows(lab, 160 if quick else 400, 1 if quick else 3)
-            rows += await memory_rows(lab, 160 if quick else 1000)
-            rows += await relist_rows(lab, 500 if quick else 5000)
-        if "start" in options.parts:
-            rows += await import_rows(lab)
     finally:
         await kube.close()
     return rows
+
+
+async def _burst(lab: Lab, rounds: int) -> list[Row]:
+    rows, recorded = await bursts(lab, rounds)
+    return rows + await event_rows(lab, recorded)
+
+
+async def _scale(lab: Lab, jobs: int, rounds: int, operations: int) -> list[Row]:
+    return await sustained_rows(lab, jobs, rounds) + await memory_rows(lab, operations)
+
+
+def _part(lab: Lab, part: str, *, quick: bool) -> Awaitable[list[Row]]:
+    parts: dict[str, Callable[[], Awaitable[list[Row]]]] = {
+        "start": lambda: import_rows(lab),
+        "load": lambda: load_rows(lab, 3 if quick else 10),
+        "cost": lambda: dispatch_rows(lab, 100 if quick else 500),
+        "single": lambda: single_rows(lab, 10 if quick else 50),
+        "burst": lambda: _burst(lab, 1 if quick else 3),
+        "scale": lambda: _scale(lab, *((160, 1, 160) if quick else (400, 3, 1000))),
+        "relist": lambda: relist_rows(lab, 500 if quick else 5000),
+    }
+    return parts[part]()
 
 
 def _main() -> int:
@@ -108,7 +120,7 @@ def _main() -> int:
         print(json.dumps({"began": began, "machine": describe(), "rows": as_json(rows)}, indent=1))
     else:
         print(f"{began}, {describe()}")
-        print_table(rows)
+        print_table(rows, sys.stdout)
     return 0
 
 

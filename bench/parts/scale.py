@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from bench.parts.lab import Lab, Plane
-    from bench.parts.machine import Noise
     from bench.parts.watching import Watch
     from controlplane.domain.observation import PodView
 
@@ -39,6 +38,7 @@ _CONNECTIONS: Final = 16
 _OPERATIONS: Final = 1000
 _REPORTERS: Final = 4
 _IDLE_SECONDS: Final = 5.0
+_AFTER_SECONDS: Final = 30.0
 _MERGE: Final = "application/merge-patch+json"
 
 
@@ -65,28 +65,18 @@ async def _nodes(lab: Lab, *, is_simulated: bool) -> None:
 
 async def sustained_rows(lab: Lab, count: int, rounds: int) -> list[Row]:
     """Measure how fast a full queue becomes Jobs, ours and raw in turn."""
-    ours: list[float] = []
-    raw: list[float] = []
-    noises: list[Noise] = []
+
+    async def measure() -> tuple[float, float]:
+        return await _ours(lab, count), await _raw(lab, count)
+
     async with _simulated(lab):
-        for number in range(1, rounds + 1):
-
-            async def measure_ours() -> float:
-                return await _ours(lab, count)
-
-            async def measure_raw() -> float:
-                return await _raw(lab, count)
-
-            for measure, rates, what in ((measure_ours, ours, "ours"), (measure_raw, raw, "raw")):
-                rate, noise = await lab.machine.undisturbed(f"{count} Jobs {what}, round {number}", measure)
-                rates.append(rate)
-                noises.append(noise)
-    worst = max(noises, key=lambda each: each.foreign_share)
+        found, noise, taken = await lab.machine.samples(f"{count} Jobs on simulated nodes", measure, rounds)
+    ours, raw = zip(*found, strict=True)
     ratios = [one / other for one, other in zip(ours, raw, strict=True)]
     detail = f"ours {statistics.median(ours):.0f}/s, raw {statistics.median(raw):.0f}/s, {count} Jobs; rounds "
-    detail += ", ".join(f"{value:.2f}" for value in ratios)
+    detail += ", ".join(f"{value:.2f}" for value in ratios) + f" of {taken}"
     what = "sustained Jobs on simulated nodes, ours / raw"
-    return [Row(what, statistics.median(ratios), "x", 0.9, is_floor=True, detail=detail, noise=worst)]
+    return [Row(what, statistics.median(ratios), "x", 0.9, is_floor=True, detail=detail, noise=noise)]
 
 
 async def _ours(lab: Lab, count: int) -> float:
@@ -140,10 +130,10 @@ async def memory_rows(lab: Lab, count: int = _OPERATIONS) -> list[Row]:
         await wait_until(is_done, "all are done", seconds=600, every=1)
         done = time.perf_counter() - began
         await plane.last_finished()
-        await wait_until(plane.is_settled, "all is harvested", seconds=300, every=1)
         for task in reporters:
             task.cancel()
-        await asyncio.sleep(_IDLE_SECONDS)
+        # A simulated node has no logs to give; what matters is that the lists and the tries for logs came by.
+        await asyncio.sleep(_AFTER_SECONDS)
         after = plane.memory()
         total = count // _CONNECTIONS * _CONNECTIONS
     return [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,9 +48,13 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [asdict(row) | {"verdict": row.verdict} for row in rows]
 
 
-def print_table(rows: Sequence[Row]) -> None:
+def print_table(rows: Sequence[Row], to: TextIO) -> None:
     """Print one line a figure."""
     for row in rows:
         target = "" if row.target is None else f"{'>=' if row.is_floor else '<='} {row.target:g}"
         noise = "" if row.noise is None else f"load {row.noise.load_before:.1f}, others {row.noise.foreign_share:.0%}"
-        print(f"{row.what:58} {row.value:9.2f} {row.unit:5} {target:>8} {row.verdict:18} {noise:22} {row.detail}")
+        print(
+            f"{row.what:58} {row.value:9.2f} {row.unit:5} {target:>8} {row.verdict:18} {noise:22} {row.detail}",
+            file=to,
+            flush=True,
+        )
