@@ -48,7 +48,7 @@ class Parts:
 
     def __init__(self, settings: Settings, database: Database, kube: KubeClient) -> None:
         self.claims = ClaimRows(database, settings.cluster_id)
-        self.attempts = AttemptRows(database)
+        self.attempts = AttemptRows(database, settings.cluster_id)
         self.stores = StoreRows(database)
         self.jobs = JobGateway(kube, settings.jobs_namespace)
         name = f"{socket.gethostname()}-{os.getpid()}"

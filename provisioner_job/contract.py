@@ -162,5 +162,5 @@ def parse_result(text: str) -> JobResult | None:
             result=result,
             problem=problem,
         )
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
         return None

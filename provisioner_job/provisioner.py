@@ -16,7 +16,7 @@ from provisioner_job.job_input import JobInput
 from provisioner_job.namespace_guard import held_by_namespace
 from provisioner_job.outcome import result_of
 from provisioner_job.reports import PhaseReport, Reports
-from provisioner_job.session import Session, Started
+from provisioner_job.session import CALL_SECONDS, Session, Started
 from provisioner_job.stopping import stopped
 from provisioner_job.work import Phase, PhasesOf, Work
 
@@ -169,10 +169,16 @@ async def _limited(phase: Phase, act: Awaitable[dict[str, Any]]) -> dict[str, An
 
 async def _beat(reports: Reports, lease_seconds: int) -> None:
     """Renew the lease for ever; ends with an error when the run has to stop."""
+    # From before the handshake's and each renewal's call: the database counts the lease from when it heard of it.
+    renewed_at = time.monotonic() - CALL_SECONDS
     while True:
         await asyncio.sleep(_HEARTBEAT_SECONDS)
+        asked_at = time.monotonic()
+        # The last try may begin that late and take its own limit.
+        patience = renewed_at + lease_seconds - _LEASE_MARGIN_SECONDS - CALL_SECONDS - asked_at
         try:
-            await reports.heartbeat(patience_seconds=lease_seconds - _LEASE_MARGIN_SECONDS - _HEARTBEAT_SECONDS)
+            await reports.heartbeat(patience_seconds=patience)
+            renewed_at = asked_at
         except RefusedError:
             raise
         except RetryableError as error:

@@ -6,7 +6,7 @@ import binascii
 import hashlib
 import re
 import secrets
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -22,6 +22,8 @@ from controlplane.domain.store import Caller
 
 __all__ = ["cursor_of", "idempotency_key", "page_in", "path_id", "read_body", "read_query", "traceparent"]
 
+_YEARS: Final = (1970, 9998)
+"""Of a cursor's moment: Postgres and Python differ at the ends of time."""
 _BODY_SECONDS: Final = 10.0
 """For the whole body: the largest is a few hundred bytes."""
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
@@ -111,7 +113,12 @@ def page_in(cursor: str | None, limit: int) -> Page:
     except (binascii.Error, ValueError):
         after = None
     # Written back it must be the same: nothing half understood is used.
-    if after is None or after[0].tzinfo is None or cursor_of(*after) != cursor:
+    if (
+        after is None
+        or after[0].tzinfo != UTC
+        or not _YEARS[0] <= after[0].year <= _YEARS[1]
+        or cursor_of(*after) != cursor
+    ):
         raise InvalidInputError(
             "The query string does not match the schema",
             FieldProblem("#/cursor", "take it from `next` of the page before"),

@@ -1,6 +1,7 @@
 """Handlers of operations."""
 
 import asyncio
+from typing import Final
 
 from aiohttp import web
 
@@ -11,6 +12,9 @@ from controlplane.api.schemas import EmptyBody, LogsQuery, NoQuery, OperationsQu
 from controlplane.api.stores import accepted, json_response
 
 __all__ = ["cancel_operation", "get_logs", "get_operation", "list_operations", "reattach_operation", "retry_operation"]
+
+_WRITE_SECONDS: Final = 30.0
+"""For a reader of a followed log to take a piece of it."""
 
 
 async def list_operations(request: web.Request) -> web.Response:
@@ -96,7 +100,14 @@ async def get_logs(request: web.Request) -> web.StreamResponse:
         if isinstance(limit, asyncio.Timeout):
             limit.reschedule(None)
         await response.prepare(request)
-        async for piece in pieces:
-            await response.write(piece)
-        await response.write_eof()
+        try:
+            async for piece in pieces:
+                async with asyncio.timeout(_WRITE_SECONDS):
+                    await response.write(piece)
+            async with asyncio.timeout(_WRITE_SECONDS):
+                await response.write_eof()
+        except (ConnectionError, TimeoutError):
+            # The reader has gone, or does not read: it asks again.
+            if request.transport is not None:
+                request.transport.abort()
     return response

@@ -87,7 +87,7 @@ class StoresQuery(_Page):
     """Which stores."""
 
     state: StoreState | None = Field(default=None, description="Left out: every state but deleted.")
-    engine: str | None = Field(default=None, max_length=64)
+    engine: str | None = Field(default=None, max_length=64, pattern="^[a-z0-9-]+$")
 
 
 class OperationsQuery(_Page):

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from controlplane.db.pool import Database
+from controlplane.db.pool import Database, Session
 from controlplane.domain.attempt import AttemptFacts, AttemptOutcome
 from controlplane.domain.errors import StaleLeaseError
 from controlplane.domain.step import EndAttempt
@@ -57,8 +57,9 @@ class KnownAttempt:
 class AttemptRows:
     """What the reconciler reads and writes; each method is one transaction of its own."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, cluster_id: str) -> None:
         self._database = database
+        self._cluster_id = cluster_id
 
     async def list_unsettled(
         self, page: int, *, operations: Sequence[UUID] | None = None
@@ -71,7 +72,7 @@ class AttemptRows:
         rows: list[Any] = []
         while True:
             after = (rows[-1]["created_at"], rows[-1]["operation_id"], rows[-1]["number"]) if rows else (None,) * 3
-            found = await self._database.fetch("list_unsettled_attempts", *after, page, operations)
+            found = await self._database.fetch("list_unsettled_attempts", *after, page, operations, self._cluster_id)
             rows += found
             if len(found) < page:
                 return (rows[0]["now"] if rows else None), [_facts(row) for row in rows]
@@ -122,7 +123,7 @@ class AttemptRows:
                 problem=row["problem"],
                 outcomes=[AttemptOutcome(each) for each in row["outcomes"]],
             )
-            for row in await self._database.fetch("list_operations_to_conclude", limit, operations)
+            for row in await self._database.fetch("list_operations_to_conclude", limit, operations, self._cluster_id)
         ]
 
     async def fail_operation(self, ended: ToConclude, error: dict[str, Any]) -> bool:
@@ -140,17 +141,21 @@ class AttemptRows:
         """End a cancelled operation without open attempt, with its clean-up; False when there was nothing to end."""
         return await self._database.fetch_one("finish_cancel", operation_id, cleanup_id) is not None
 
-    async def list_overdue(self, queue_seconds: float, limit: int, *, now: datetime | None = None) -> list[Overdue]:
-        """Return operations past their deadline or their time in the queue; `now` None for the database's clock."""
-        rows = await self._database.fetch("list_overdue", queue_seconds, now, limit)
+    async def list_overdue(self, queue_seconds: float, limit: int) -> list[Overdue]:
+        """Return operations past their deadline or their time in the queue."""
+        rows = await self._database.fetch("list_overdue", self._cluster_id, queue_seconds, limit)
         return [Overdue(row["id"], row["kind"], OperationState(row["state"])) for row in rows]
 
     async def expire(self, overdue: Overdue, error: dict[str, Any], cleanup_id: UUID) -> bool:
         """Fail an operation that is out of time; False when it ended meanwhile."""
-        row = await self._database.fetch_one(
-            "expire_operation", overdue.operation_id, overdue.state.value, error, cleanup_id
-        )
-        return row is not None
+
+        async def expire(session: Session) -> Any | None:
+            await session.fetch_one("lock_operation", overdue.operation_id)
+            return await session.fetch_one(
+                "expire_operation", overdue.operation_id, overdue.state.value, error, cleanup_id
+            )
+
+        return await self._database.run(expire) is not None
 
     async def begin_harvest(self, attempt: AttemptFacts, seconds: float) -> bool:
         """Take the harvest for `seconds`; False when another process has it or it is done."""
@@ -165,12 +170,19 @@ class AttemptRows:
         log: str | None,
         diagnosis: dict[str, Any] | None,
         have_pods_ended: bool,
-    ) -> bool:
-        """Keep the log (None when there is none) and the diagnosis once; False when another process was first."""
+    ) -> bool | None:
+        """Keep the log (None when there is none) and the diagnosis once.
+
+        Returns whether another attempt follows, or None when another process was first.
+        """
         row = await self._database.fetch_one(
             "harvest_attempt", attempt.operation_id, attempt.number, exit_code, log, diagnosis, have_pods_ended
         )
-        return row is not None
+        return None if row is None else bool(row["is_followed"])
+
+    async def give_harvest_back(self, attempt: AttemptFacts) -> None:
+        """Let anybody take a harvest again that could not be done."""
+        await self._database.fetch("give_harvest_back", attempt.operation_id, attempt.number)
 
     async def known(self, job_names: Sequence[str]) -> dict[str, KnownAttempt]:
         """Return what is known of these Jobs' names; a name without an attempt is absent."""
@@ -186,7 +198,7 @@ class AttemptRows:
 
     async def submit_overdue_cleanups(self, retention_seconds: float, ids: Sequence[UUID]) -> int:
         """Order the clean-up of stores that failed longer ago than `retention_seconds`; return how many."""
-        return len(await self._database.fetch("submit_overdue_cleanups", retention_seconds, ids))
+        return len(await self._database.fetch("submit_overdue_cleanups", retention_seconds, ids, self._cluster_id))
 
     async def keep_partitions(self, event_months: int, log_months: int) -> None:
         """Make the coming months' partitions and drop those kept long enough."""

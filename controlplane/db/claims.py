@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from controlplane.db.pool import Database
+from controlplane.db.pool import Database, Session
 from controlplane.domain.attempt import ClaimedAttempt
 from controlplane.domain.errors import StaleLeaseError
 
@@ -66,6 +66,8 @@ class ClaimRows:
                 "claim_operations", self._cluster_id, holder, lease_seconds, most, budget["free"]
             )
             claimed = [ClaimedAttempt(**dict(row)) for row in rows]
+            if claimed and budget["is_broken"]:
+                await session.fetch_one("begin_probe", self._cluster_id, lease_seconds)
             made = [(each, job) for each in claimed if each.manifest is None and (job := render(each)) is not None]
             if made:
                 await _store(session, made)
@@ -100,11 +102,18 @@ class ClaimRows:
 
     async def fail(self, claimed: ClaimedAttempt, problem: dict[str, Any]) -> None:
         """Fail an operation whose Job can never be created; `StaleLeaseError` when the claim was lost."""
-        await self._guarded("fail_before_job", claimed.operation_id, claimed.fence, problem)
 
-    async def open_circuit(self, reason: str, seconds: float | None) -> bool:
-        """Leave the cluster alone, for `seconds` or for longer each time; True when it was well before."""
-        row = await self._database.fetch_one("open_circuit", self._cluster_id, reason, seconds)
+        async def fail(session: Session) -> Any | None:
+            await session.fetch_one("lock_operation", claimed.operation_id)
+            return await session.fetch_one("fail_before_job", claimed.operation_id, claimed.fence, problem)
+
+        if await self._database.run(fail) is None:
+            message = "fail before Job"
+            raise StaleLeaseError(message)
+
+    async def open_circuit(self, reason: str, seconds: float | None, *, is_probe: bool = False) -> bool:
+        """Leave the cluster alone, for `seconds` or for longer each time; True when that is news."""
+        row = await self._database.fetch_one("open_circuit", self._cluster_id, reason, seconds, is_probe)
         return row is not None and bool(row["is_new"])
 
     async def close_circuit(self) -> bool:

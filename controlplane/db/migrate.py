@@ -96,7 +96,7 @@ async def apply_migrations(url: str, migrations: tuple[Migration, ...]) -> list[
             await connection.execute(_BOOKKEEPING)
             rows = await connection.fetch("SELECT number, name, sha256 FROM storeplane.schema_migrations")
             applied = {row["number"]: row["sha256"] for row in rows}
-            _check(applied, migrations)
+            _check(applied, {row["number"]: row["name"] for row in rows}, migrations)
             pending = [migration for migration in migrations if migration.number not in applied]
             for migration in pending:
                 await _apply(connection, migration)
@@ -105,10 +105,14 @@ async def apply_migrations(url: str, migrations: tuple[Migration, ...]) -> list[
             await connection.close(timeout=_CONNECT_SECONDS)
 
 
-def _check(applied: dict[int, str], migrations: tuple[Migration, ...]) -> None:
+def _check(applied: dict[int, str], names: dict[int, str], migrations: tuple[Migration, ...]) -> None:
     newest = max(applied, default=0)
-    if newest > len(migrations):
-        message = f"the database is at migration {newest}, this program knows {len(migrations)}: use a newer program"
+    # What only adds (`pre`) leaves room for the program of before: going back to it must work.
+    strange = sorted(name for number, name in names.items() if number > len(migrations) and "_pre_" not in name)
+    if strange:
+        message = (
+            f"the database is at migration {newest} ({strange[0]}), which this program does not know: use a newer one"
+        )
         raise MigrationError(message)
     for migration in migrations:
         if applied.get(migration.number, migration.sha256) != migration.sha256:

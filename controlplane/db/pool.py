@@ -34,11 +34,33 @@ _SERVER_SETTINGS: Final = {
 
 
 def _json(value: object) -> str:
-    return orjson.dumps(value).decode()
+    """Return JSON that jsonb takes: what pods and clusters say may hold a NUL or half a character."""
+    try:
+        text = orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        text = orjson.dumps(_whole(value)).decode()
+    return text.replace("\\u0000", "\\ufffd")
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_whole(key): _whole(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_whole(each) for each in value]
+    return value
 
 
 async def _prepare(connection: Any) -> None:
     await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_json, decoder=orjson.loads)
+
+
+async def _kept(_connection: object) -> None:
+    """Give a connection back as it is, an open transaction rolled back.
+
+    Statements leave nothing in a session, and the driver's own cleaning would cost as much again as most of them.
+    """
 
 
 _T = TypeVar("_T")
@@ -114,6 +136,7 @@ class Database:
                 command_timeout=_STATEMENT_SECONDS,
                 server_settings=_SERVER_SETTINGS,
                 init=_prepare,
+                reset=_kept,
             )
         return cls(pool)
 

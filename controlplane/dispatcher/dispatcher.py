@@ -134,19 +134,25 @@ class Dispatcher:
             async with asyncio.timeout(min(left, _CREATE_SECONDS)):
                 job = await self._post(claimed, with_token(claimed.manifest, self._token(claimed)))
         except KubeInvalidError as error:
+            await self._end_probe(is_probe=is_probe)
             await self._fail(claimed, _problem("JOB_REFUSED", "The cluster refuses the Job", str(error)))
         except JobConflictError as error:
+            await self._end_probe(is_probe=is_probe)
             await self._fail(claimed, _problem(error.code, "A foreign Job has the name", str(error)))
         except KubeError as error:
-            await self._wait(claimed, pause_for(error, self._settings.jobs_namespace), error)
+            await self._wait(claimed, pause_for(error, self._settings.jobs_namespace), error, is_probe=is_probe)
         except TimeoutError as error:
-            await self._wait(claimed, no_answer(), error)
+            await self._wait(claimed, no_answer(), error, is_probe=is_probe)
         else:
             # A terminating or finished one too: whoever follows it sees its end.
             await self._rows.record_job(claimed.operation_id, claimed.number, job.uid)
             _log.info("job dispatched", job_name=claimed.job_name, job_uid=job.uid, fence=claimed.fence)
-            if is_probe and await self._rows.close_circuit():
-                _log.info("cluster takes Jobs again")
+            await self._end_probe(is_probe=is_probe)
+
+    async def _end_probe(self, *, is_probe: bool) -> None:
+        """Close the circuit after a probe that was answered, if only by a refusal of this one Job."""
+        if is_probe and await self._rows.close_circuit():
+            _log.info("cluster takes Jobs again")
 
     async def _post(self, claimed: ClaimedAttempt, manifest: dict[str, Any]) -> JobView:
         key_id, expected = token_key_id(self._key), claimed.token_hash or token_hash(self._token(claimed))
@@ -161,8 +167,8 @@ class Dispatcher:
             _log.warning("token of another key replaced", key_id=key_id)
         return await self._jobs.create(manifest, expected)
 
-    async def _wait(self, claimed: ClaimedAttempt, pause: Pause, error: Exception) -> None:
-        is_new = await self._rows.open_circuit(pause.reason, pause.seconds)
+    async def _wait(self, claimed: ClaimedAttempt, pause: Pause, error: Exception, *, is_probe: bool) -> None:
+        is_new = await self._rows.open_circuit(pause.reason, pause.seconds, is_probe=is_probe)
         say = _log.error if is_new and pause.needs_person else _log.warning
         say("cluster takes no Job", reason=pause.reason, error=str(error))
         await self._rows.postpone(claimed, pause.reason, pause.seconds or WAIT_SECONDS)

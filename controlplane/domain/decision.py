@@ -26,7 +26,7 @@ from controlplane.domain.step import (
     RecordJob,
     Wait,
 )
-from controlplane.domain.transitions import AttemptState
+from controlplane.domain.transitions import AttemptState, is_final
 from provisioner_job.contract import ExitCode, JobResult, Outcome, parse_result
 
 __all__ = [
@@ -54,7 +54,6 @@ LEASE_MARGIN: Final = timedelta(seconds=15)
 LATE_JOB_PATIENCE: Final = timedelta(seconds=35)
 """The dispatcher's lease and a margin: a create that was under way when its attempt ended is over by then."""
 _LOOK_AGAIN: Final = timedelta(seconds=5)
-_SHORTLY: Final = timedelta(seconds=1)
 
 _STOPPED_FROM_OUTSIDE: Final = frozenset(
     {AttemptOutcome.TIMEOUT, AttemptOutcome.CANCELLED, AttemptOutcome.RETRIED, AttemptOutcome.NOT_STARTED}
@@ -74,6 +73,9 @@ def decide(attempt: AttemptFacts, seen: Observation, now: datetime) -> Decision:
         seen = replace(seen, job=None, pod=None, living=())
     if attempt.finished_at is not None:
         return _after_end(attempt, seen, now, attempt.finished_at)
+    if is_final(attempt.operation_state):
+        # Left open by an end that did not know of it.
+        return _cancelled()
     if attempt.state is AttemptState.CREATED:
         return _before_job(attempt, seen, now)
     word = _own_word(attempt, seen.pod)

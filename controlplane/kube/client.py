@@ -23,6 +23,8 @@ __all__ = ["CALL_LIMITS", "KubeClient", "lines"]
 
 CALL_LIMITS: Final = aiohttp.ClientTimeout(total=10, sock_connect=3, sock_read=9)
 """A call answers in milliseconds; a server under load may take a few seconds of queueing."""
+_CONNECTIONS: Final = 256
+"""Above every create, watch, harvest and followed log together: a call that queues here looks like a silent cluster."""
 _LOAD_SECONDS: Final = 20.0
 """Reading a configuration may run an exec plugin."""
 _OPEN_SECONDS: Final = 9.0
@@ -71,7 +73,7 @@ class KubeClient:
             The file or a certificate it names cannot be used, or there is no service account here.
         """
         configuration = await _load(kubeconfig)
-        connector = aiohttp.TCPConnector(ssl=_tls(configuration), limit=64)
+        connector = aiohttp.TCPConnector(ssl=_tls(configuration), limit=_CONNECTIONS)
         session = aiohttp.ClientSession(connector=connector, timeout=CALL_LIMITS)
         return cls(configuration.host, configuration, session, load=lambda: _load(kubeconfig))
 

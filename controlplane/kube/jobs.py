@@ -11,7 +11,13 @@ from controlplane.domain.errors import JobConflictError
 from controlplane.domain.observation import EventView, JobView, PodView
 from controlplane.kube import labels
 from controlplane.kube.client import KubeClient
-from controlplane.kube.errors import KubeConflictError, KubeInvalidError, KubeNotFoundError, KubeUnavailableError
+from controlplane.kube.errors import (
+    KubeConflictError,
+    KubeInvalidError,
+    KubeNotFoundError,
+    KubeThrottledError,
+    KubeUnavailableError,
+)
 from controlplane.kube.evidence import StoreEvidence, pod_events, store_evidence
 from controlplane.kube.job_manifest import comparable, difference, token_in
 from controlplane.kube.views import PODS, event_page, read_job
@@ -54,8 +60,12 @@ class JobGateway:
         try:
             return read_job(await self._client.read("POST", self._jobs, body=orjson.dumps(manifest)))
         except KubeConflictError as error:
-            # 409 for a name is AlreadyExists; whose it is, the object itself tells.
+            # AlreadyExists: whose it is, the object itself tells.
             existing = await self.find(manifest, token_hash)
+            if existing is None and error.reason != "AlreadyExists":
+                # Such as a quota that was counted by two creates at once.
+                message = f"the cluster could not take the Job this time: {error}"
+                raise KubeThrottledError(message, retry_after_seconds=1) from error
             if existing is None:
                 message = "the Job that had the name is gone by now"
                 raise KubeUnavailableError(message) from error

@@ -5,13 +5,14 @@ any number of processes may take it, one of them counts.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from controlplane.db.attempts import AttemptRows, Overdue, ToConclude
+from controlplane.domain.errors import DatabaseUnavailableError
 from controlplane.domain.operation import TIMEOUT_SENTENCE
 from controlplane.domain.retry_policy import GiveUp, Retry, next_step
 from controlplane.domain.transitions import OperationState
@@ -40,14 +41,25 @@ class Conclusions:
             The next pass goes on.
         """
         found = await self._rows.list_to_conclude(_PAGE, operations=operations)
-        return [ended.operation_id for ended in found if await self._conclude(ended)]
+        return [ended.operation_id for ended in found if await self._alone(ended.operation_id, self._conclude(ended))]
 
     async def expire(self) -> None:
         """Fail every operation that is out of time."""
         for overdue in await self._rows.list_overdue(self._queue_limit_seconds, _PAGE):
             error = _timeout(overdue)
-            if await self._rows.expire(overdue, error, uuid7()):
+            if await self._alone(overdue.operation_id, self._rows.expire(overdue, error, uuid7())):
                 _log.warning("operation timed out", operation_id=str(overdue.operation_id), code=error["code"])
+
+    @staticmethod
+    async def _alone(operation_id: UUID, step: Awaitable[bool]) -> bool:
+        """Take a step; whatever is wrong with one operation must not hold up the others."""
+        try:
+            return await step
+        except DatabaseUnavailableError:
+            raise
+        except Exception:  # noqa: BLE001 -- logged in full; the next pass tries again
+            _log.exception("operation not concluded", operation_id=str(operation_id))
+            return False
 
     async def _conclude(self, ended: ToConclude) -> bool:
         """Take the next step; False when somebody else did, or when there is none."""

@@ -7,6 +7,7 @@ coming and nobody's state waits for it.
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
 
@@ -18,7 +19,6 @@ from controlplane.domain.diagnosis import diagnose
 from controlplane.domain.errors import ControlPlaneError
 from controlplane.domain.observation import EventView, Observation
 from controlplane.domain.step import Harvest
-from controlplane.domain.transitions import OperationState
 from controlplane.kube.errors import KubeError
 from controlplane.kube.evidence import StoreEvidence
 from controlplane.kube.jobs import JobGateway
@@ -49,11 +49,13 @@ class Harvester:
         settings: Settings,
         *,
         on_done: Callable[[UUID], None] = lambda _operation_id: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rows = rows
         self._jobs = jobs
         self._settings = settings
         self._on_done = on_done
+        self._clock = clock
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._tasks: dict[_Key, asyncio.Task[None]] = {}
         self._not_before: dict[_Key, float] = {}
@@ -65,15 +67,11 @@ class Harvester:
     def offer(self, attempt: AttemptFacts, seen: Observation, decision: Harvest) -> None:
         """Harvest an attempt soon, unless that is under way."""
         key = attempt.operation_id, attempt.number
-        if key in self._tasks or time.monotonic() < self._not_before.get(key, 0.0):
+        if key in self._tasks or self._clock() < self._not_before.get(key, 0.0):
             return
         task = asyncio.create_task(self._harvest_one(attempt, seen, decision))
         self._tasks[key] = task
         task.add_done_callback(lambda _task: self._tasks.pop(key, None))
-
-    def forget(self) -> None:
-        """Forget which harvests failed a moment ago: the next offer of each is taken at once."""
-        self._not_before.clear()
 
     async def drain(self, seconds: float) -> None:
         """Wait for the harvests that are under way; what is left then is cancelled, for another process to take."""
@@ -105,10 +103,13 @@ class Harvester:
             self._not_before.pop(key, None)
             self._on_done(attempt.operation_id)
         else:
-            self._not_before[key] = time.monotonic() + _RETRY_SECONDS
+            self._not_before[key] = self._clock() + _RETRY_SECONDS
+            with suppress(ControlPlaneError):
+                # Without it the next try waits until the hold is over.
+                await self._rows.give_harvest_back(attempt)
 
     async def _harvest(self, attempt: AttemptFacts, seen: Observation, decision: Harvest) -> bool:
-        if not await self._rows.begin_harvest(attempt, _HOLD_SECONDS if decision.is_last_try else _RETRY_SECONDS):
+        if not await self._rows.begin_harvest(attempt, _HOLD_SECONDS):
             return False
         log = None
         if decision.pod_name is not None:
@@ -119,12 +120,13 @@ class Harvester:
         diagnosis = await self._diagnosis(attempt, seen)
         exit_code = seen.pod.exit_code if seen.pod is not None else None
         have_ended = seen.pod is not None and seen.pod.has_ended and not seen.living
-        if not await self._rows.harvest(
+        is_followed = await self._rows.harvest(
             attempt, exit_code=exit_code, log=log, diagnosis=diagnosis, have_pods_ended=have_ended
-        ):
+        )
+        if is_followed is None:
             return True
         _log.info("attempt harvested", log_characters=len(log or ""), exit_code=exit_code)
-        await self._let_go(attempt, seen)
+        await self._let_go(attempt, seen, is_followed=is_followed)
         return True
 
     async def _log(self, pod_name: str) -> str | None:
@@ -157,14 +159,14 @@ class Harvester:
             told["store"] = _told_of_store(await self._jobs.store_evidence(attempt.namespace))
         return told
 
-    async def _let_go(self, attempt: AttemptFacts, seen: Observation) -> None:
+    async def _let_go(self, attempt: AttemptFacts, seen: Observation, *, is_followed: bool) -> None:
         job = seen.job
         if job is None:
             return
         try:
             if attempt.outcome is AttemptOutcome.SUCCEEDED:
                 await self._jobs.shorten_ttl(job.name, job.uid, self._settings.harvested_ttl_seconds)
-            elif attempt.operation_state is OperationState.RUNNING and attempt.is_newest:
+            elif is_followed:
                 # A retry waits for its store: the finished Job has no reader, its log is stored.
                 await self._jobs.delete_job(job.name, job.uid)
             else:

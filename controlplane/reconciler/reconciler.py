@@ -188,6 +188,8 @@ class Reconciler:
             except ControlPlaneError as error:
                 # One attempt's trouble must not hold up the others.
                 _log.warning("attempt not reconciled", error=str(error), error_code=error.code)
+            except Exception:  # noqa: BLE001 -- nor must a fault of ours that one pod's words bring to light
+                _log.exception("attempt not reconciled, unexpectedly")
         return False
 
     async def _apply(self, attempt: AttemptFacts, seen: Observation, decision: Decision) -> bool:
@@ -236,12 +238,13 @@ class Reconciler:
         self.mark(attempt.operation_id)
 
     async def _settle(self, attempt: AttemptFacts, decision: EndAttempt | NotePodsEnded) -> bool:
-        self.mark(attempt.operation_id)
         if isinstance(decision, NotePodsEnded):
             await self._rows.note_pods_ended(attempt)
             _log.info("pods ended")
+            self.mark(attempt.operation_id)
             return True
         await self._rows.end(attempt, decision)
+        self.mark(attempt.operation_id)
         say = _log.info if decision.state is AttemptState.SUCCEEDED else _log.warning
         say("attempt ended", state=decision.state.value, outcome=decision.outcome.value, exit_code=decision.exit_code)
         return True

@@ -59,17 +59,21 @@ class Sweep:
         DatabaseUnavailableError, KubeError
             The next sweep goes on.
         """
+        await self._order_cleanups()
+        if self._observer.is_current:
+            await self._remove_orphans()
+            await self._reap_failed()
+        # Last: what is wrong with a table must not keep Jobs and namespaces from being removed.
         if self._clock() - self._maintained_at >= _MAINTENANCE_SECONDS:
-            await self._rows.keep_partitions(self._settings.event_retention_months, self._settings.log_retention_months)
             await self._rows.forget_idempotency_keys(_IDEMPOTENCY_SECONDS)
+            await self._rows.keep_partitions(self._settings.event_retention_months, self._settings.log_retention_months)
             self._maintained_at = self._clock()
+
+    async def _order_cleanups(self) -> None:
         retention = self._settings.failed_store_retention_seconds
         ordered = await self._rows.submit_overdue_cleanups(retention, [uuid7() for _ in range(_CLEANUPS_AT_ONCE)])
         if ordered:
             _log.info("clean-ups ordered", count=ordered)
-        if self._observer.is_current:
-            await self._remove_orphans()
-            await self._reap_failed()
 
     async def _remove_orphans(self) -> None:
         """Delete Jobs of ours that no attempt has: of a database that was set back, or posted after their end."""

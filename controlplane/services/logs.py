@@ -80,6 +80,8 @@ class Logs:
             reason = f"the operation has no attempt {number}"
         elif found.state == "unavailable":
             reason = "the pod was gone before its log could be stored"
+        elif found.state == "stored":
+            reason = "it was kept for as long as logs are kept, and is removed"
         elif found.job_uid is None:
             reason = "the operation's Job has not been created yet"
         if reason or found.job_uid is None:

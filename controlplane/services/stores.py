@@ -72,12 +72,11 @@ class Created:
 class Stores:
     """What callers do with stores."""
 
-    def __init__(self, database: Database, settings: Settings, *, cluster_id: str = "default") -> None:
+    def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._rows = StoreRows(database)
         self._operations = OperationRows(database)
         self._settings = settings
-        self._cluster_id = cluster_id
 
     async def create(
         self, wish: CreateStore, origin: Origin, body_of: BodyOf, *, key: IdempotencyKey | None = None
@@ -236,7 +235,7 @@ class Stores:
             store_id=uuid7(),
             operation_id=uuid7(),
             owner_id=origin.caller.user_id,
-            cluster_id=self._cluster_id,
+            cluster_id=self._settings.cluster_id,
             name=name,
             slug=slug,
             engine=engine.name,

@@ -100,7 +100,7 @@ async def test_reason_follows_what_stops_it(api: Api) -> None:
         ("UPDATE storeplane.clusters SET bucket_tokens = 0, bucket_rate = 0.001", "limited rate"),
         ("UPDATE storeplane.operations SET next_dispatch_at = now() + interval '1 hour'", "after a pause; it goes on"),
         ("UPDATE storeplane.operations SET waiting_reason = 'quota jobs is used up'", "quota jobs is used up; it goes"),
-        ("UPDATE storeplane.clusters SET in_flight_limit = 0", "the cluster has 0 operations under way"),
+        ("UPDATE storeplane.clusters SET in_flight_limit = 0", "the cluster takes no operations for now"),
         ("UPDATE storeplane.user_slots SET slots = 0", "you have 0 operations under way, which is your limit"),
         (
             "UPDATE storeplane.clusters SET circuit_reason = 'it refuses our login', circuit_until = now()",

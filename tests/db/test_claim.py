@@ -125,6 +125,10 @@ async def test_open_circuit_stops_every_claimer_and_one_probe_closes_it(ledger: 
     await ledger.execute("UPDATE storeplane.clusters SET circuit_until = now() - interval '1 second'")
     probe = await rows.claim("test", 60, 10, renderer())
     assert (len(probe.attempts), probe.is_probe) == (1, True)
+    assert not await claim(rows, 10), "one probe alone, until it is answered"
+    assert await rows.open_circuit("the cluster refuses us", None, is_probe=True) is False
+    length = "SELECT extract(epoch FROM circuit_until - now())::integer FROM storeplane.clusters"
+    assert 2 < await ledger.value(length) <= 8
     assert await rows.close_circuit()
     assert len(await claim(rows, 10)) == 2
 
@@ -134,8 +138,7 @@ async def test_circuit_opens_longer_with_each_failure_but_not_with_each_caller(l
     await asyncio.gather(*(rows.open_circuit("no answer", None) for _ in range(5)))
     first = await ledger.value(length)
     for _number in range(6):
-        await ledger.execute("UPDATE storeplane.clusters SET circuit_until = now() - interval '1 second'")
-        await rows.open_circuit("no answer", None)
+        await rows.open_circuit("no answer", None, is_probe=True)
     assert first <= 2
     assert 25 <= await ledger.value(length) <= 30
 

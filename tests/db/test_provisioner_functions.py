@@ -164,7 +164,7 @@ async def test_failure_waits_for_the_reconciler(pod: Pod, database: Database, ow
     problem = {"code": "SETUP_FAILED", "title": "The store's setup failed", "detail": "migrate: exit code 1"}
     assert await pod.call("finish_attempt", "key", "permanent", "{}", json.dumps(problem))
     assert await _states(database, pod, owner) == ("running", "provisioning")
-    rows = AttemptRows(database)
+    rows = AttemptRows(database, "default")
     (ended,) = await rows.list_to_conclude(10)
     assert ended.problem == problem
     assert await rows.fail_operation(ended, problem)
@@ -178,7 +178,7 @@ async def test_late_report_is_audited_only(pod: Pod, database: Database, owner: 
         await session._connection.execute(  # noqa: SLF001 -- time is the one thing a test has to bend
             "UPDATE storeplane.operations SET deadline_at = now() - interval '1 second'"
         )
-    rows = AttemptRows(database)
+    rows = AttemptRows(database, "default")
     (overdue,) = await rows.list_overdue(3600, 10)
     assert overdue.operation_id == pod.claimed.operation_id
     assert await rows.expire(overdue, {"code": "OPERATION_TIMEOUT", "title": "too late", "detail": "late"}, uuid7())

@@ -77,6 +77,8 @@ CREATE TABLE storeplane.stores (
                             CONSTRAINT stores_namespace_length CHECK (char_length(namespace) <= 63),
   -- Of the namespace the provisioner made; a delete removes only that one.
   namespace_uid text,
+  -- A create has begun and nothing has removed since what it made.
+  may_have_objects boolean  NOT NULL DEFAULT false,
   urls          jsonb       NOT NULL,
   created_at    timestamptz NOT NULL DEFAULT now(),
   updated_at    timestamptz NOT NULL DEFAULT now()
@@ -85,7 +87,7 @@ CREATE TABLE storeplane.stores (
 CREATE UNIQUE INDEX stores_slug_unique ON storeplane.stores (owner_id, slug) WHERE state <> 'deleted';
 CREATE INDEX stores_newest ON storeplane.stores (created_at DESC, id DESC);
 CREATE INDEX stores_of_owner ON storeplane.stores (owner_id, created_at DESC, id DESC);
-CREATE INDEX stores_failed ON storeplane.stores (updated_at) WHERE state = 'failed' AND namespace_uid IS NOT NULL;
+CREATE INDEX stores_failed ON storeplane.stores (cluster_id, updated_at) WHERE state = 'failed' AND may_have_objects;
 
 CREATE TABLE storeplane.operations (
   id                  uuid        CONSTRAINT operations_pkey PRIMARY KEY,

@@ -59,8 +59,13 @@ BEGIN
     LOOP
       v_name := format('%s_%s', v_kept.parent, to_char(v_month, 'YYYY_MM'));
       IF to_regclass(format('storeplane.%I', v_name)) IS NULL THEN
-        EXECUTE format('CREATE TABLE storeplane.%I PARTITION OF storeplane.%I FOR VALUES FROM (%L) TO (%L)',
-                       v_name, v_kept.parent, v_month, v_month + interval '1 month');
+        -- First beside the parent: rows of the month that are in the rest already have to move before it is attached.
+        EXECUTE format('CREATE TABLE storeplane.%I (LIKE storeplane.%I INCLUDING ALL)', v_name, v_kept.parent);
+        EXECUTE format('WITH moved AS (DELETE FROM storeplane.%I WHERE created_at >= %L AND created_at < %L RETURNING *)'
+                       ' INSERT INTO storeplane.%I SELECT * FROM moved',
+                       v_kept.parent || '_rest', v_month, v_month + interval '1 month', v_name);
+        EXECUTE format('ALTER TABLE storeplane.%I ATTACH PARTITION storeplane.%I FOR VALUES FROM (%L) TO (%L)',
+                       v_kept.parent, v_name, v_month, v_month + interval '1 month');
         v_changed := v_changed + 1;
       END IF;
     END LOOP;

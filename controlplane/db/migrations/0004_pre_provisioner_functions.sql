@@ -15,7 +15,7 @@ DECLARE
   v_store     storeplane.stores;
 BEGIN
   SELECT * INTO v_operation FROM storeplane.operations
-   WHERE id = p_operation AND attempt = p_number AND state IN ('queued', 'running') FOR NO KEY UPDATE;
+   WHERE id = p_operation AND attempt = p_number FOR NO KEY UPDATE;
   IF NOT FOUND THEN
     RETURN false;
   END IF;
@@ -25,11 +25,16 @@ BEGIN
   IF NOT FOUND THEN
     RETURN false;
   END IF;
+  IF v_operation.finished_at IS NOT NULL AND p_state = 'succeeded' THEN
+    -- The operation is over: what is left open is only closed.
+    RETURN false;
+  END IF;
   IF p_state = 'succeeded' THEN
     -- Stores and users before attempts: the order of locks.
     UPDATE storeplane.stores AS s
        SET state = CASE v_operation.kind WHEN 'create' THEN 'ready' WHEN 'delete' THEN 'deleted' ELSE s.state END,
            namespace_uid = CASE WHEN v_operation.kind IN ('delete', 'cleanup') THEN NULL ELSE s.namespace_uid END,
+           may_have_objects = s.may_have_objects AND v_operation.kind NOT IN ('delete', 'cleanup'),
            updated_at = now()
      WHERE s.id = v_operation.store_id
        AND s.state IN ('provisioning', 'failed', 'deleting')
@@ -91,6 +96,8 @@ BEGIN
   SELECT * INTO v_store FROM storeplane.stores WHERE id = v_operation.store_id;
 
   IF v_attempt.pod_uid IS NULL THEN
+    UPDATE storeplane.stores SET may_have_objects = true
+     WHERE id = v_operation.store_id AND v_operation.kind = 'create' AND NOT may_have_objects;
     UPDATE storeplane.attempts
        SET state = 'running', job_uid = p_job_uid, pod_uid = p_pod_uid,
            session_hash = sha256(convert_to(p_session_key, 'UTF8')),
@@ -114,6 +121,9 @@ BEGIN
   ELSIF v_attempt.pod_uid <> p_pod_uid
      OR v_attempt.session_hash <> sha256(convert_to(p_session_key, 'UTF8')) THEN
     RETURN jsonb_build_object('answer', 'other_pod', 'reason', 'another process has begun this attempt');
+  ELSE
+    -- The answer was lost on its way: the pod counts its lease from the one it gets now.
+    UPDATE storeplane.operations SET lease_until = now() + interval '180 seconds' WHERE id = p_operation;
   END IF;
 
   RETURN jsonb_build_object(

@@ -20,6 +20,7 @@ WITH due AS (
       WHERE q.cluster_id = s.cluster_id AND q.owner_id = s.user_id
         AND q.next_dispatch_at IS NOT NULL AND q.next_dispatch_at <= now()
         AND (q.lease_until IS NULL OR q.lease_until < now())
+        AND (q.deadline_at IS NULL OR q.deadline_at > now())
         AND NOT EXISTS (
           SELECT FROM storeplane.attempts AS p
           WHERE p.store_id = q.store_id AND p.pods_ended_at IS NULL
@@ -51,7 +52,7 @@ WITH due AS (
     LIMIT $4::integer
   ) AS c
   JOIN storeplane.operations AS o ON o.id = c.id
-  WHERE o.next_dispatch_at IS NOT NULL AND o.cancel_requested_at IS NULL
+  WHERE o.next_dispatch_at IS NOT NULL AND o.cancel_requested_at IS NULL AND o.state IN ('queued', 'running')
   FOR NO KEY UPDATE OF o SKIP LOCKED
 ), claimed AS (
   UPDATE storeplane.operations AS o

@@ -1,6 +1,6 @@
 -- purpose: Fail an operation that is out of time, with its open attempt; a create that had begun gets a clean-up
 -- rows: one, or none when it ended meanwhile
--- caller: reconciler
+-- caller: reconciler, behind lock_operation in one transaction
 -- index: operations_pkey, attempts_one_open, stores_pkey
 -- locks: the operation's row, then the store's, the attempt's, the cluster's, the user's slots
 -- $1: operation id, $2: expected state, $3: error, $4: id of the clean-up
@@ -16,7 +16,7 @@ WITH operation AS (
   UPDATE storeplane.stores AS s SET state = 'failed', updated_at = now()
   FROM operation
   WHERE s.id = operation.store_id AND s.state = 'provisioning'
-  RETURNING s.id
+  RETURNING s.id, s.may_have_objects
 ), attempt AS (
   UPDATE storeplane.attempts AS a
   SET state = 'failed', outcome = 'timeout', problem = operation.error, finished_at = now()
@@ -38,9 +38,7 @@ WITH operation AS (
   JOIN store ON store.id = o.store_id
   -- Behind the end: a store has one active operation.
   JOIN ended ON ended.id = o.id
-  WHERE o.kind = 'create' AND EXISTS (
-    SELECT FROM storeplane.attempts AS a WHERE a.store_id = o.store_id AND a.started_at IS NOT NULL
-  )
+  WHERE o.kind = 'create' AND store.may_have_objects
 ), event AS (
   INSERT INTO storeplane.store_events (store_id, operation_id, event_type, message, metadata)
   SELECT operation.store_id, operation.id, 'timeout', $3::jsonb ->> 'title',

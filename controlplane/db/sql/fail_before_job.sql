@@ -1,13 +1,15 @@
 -- purpose: Fail a claimed operation whose Job can never be created
 -- rows: one, or none when the claim is lost
--- caller: dispatcher
+-- caller: dispatcher, behind lock_operation in one transaction
 -- index: operations_pkey, attempts_one_open, stores_pkey
 -- locks: the operation's row, then the store's, the attempt's, the cluster's, the user's slots
 -- $1: operation id, $2: fence, $3: error
 -- There is no Job, or one that is not ours: nothing to harvest and no pod to wait for.
 WITH operation AS (
   SELECT o.id, o.store_id, o.kind, o.attempt FROM storeplane.operations AS o
-  WHERE o.id = $1::uuid AND o.fence = $2::bigint AND o.state IN ('queued', 'running')
+  WHERE o.id = $1::uuid AND o.fence = $2::bigint AND o.state IN ('queued', 'running') AND EXISTS (
+    SELECT FROM storeplane.attempts AS a
+    WHERE a.operation_id = o.id AND a.number = o.attempt AND a.state = 'created')
   FOR NO KEY UPDATE
 ), store AS (
   UPDATE storeplane.stores AS s SET state = 'failed', updated_at = now()

@@ -15,15 +15,13 @@ WITH operation AS (
   UPDATE storeplane.stores AS s SET state = 'failed', updated_at = now()
   FROM operation
   WHERE s.id = operation.store_id AND s.state = 'provisioning'
-  RETURNING s.id
+  RETURNING s.id, s.may_have_objects
 ), cleanup AS (
   INSERT INTO storeplane.operations (id, store_id, owner_id, cluster_id, kind, spec, request_id)
   SELECT $2::uuid, o.store_id, o.owner_id, o.cluster_id, 'cleanup', o.spec, o.request_id
   FROM operation AS o
   JOIN store ON store.id = o.store_id
-  WHERE o.kind = 'create' AND EXISTS (
-    SELECT FROM storeplane.attempts AS a WHERE a.store_id = o.store_id AND a.started_at IS NOT NULL
-  )
+  WHERE o.kind = 'create' AND store.may_have_objects
 ), event AS (
   INSERT INTO storeplane.store_events (store_id, operation_id, event_type, message, metadata)
   SELECT operation.store_id, operation.id, 'cancelled', 'The operation was cancelled',

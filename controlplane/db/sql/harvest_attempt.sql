@@ -16,4 +16,6 @@ WITH harvested AS (
   INSERT INTO storeplane.attempt_logs (operation_id, number, content)
   SELECT harvested.operation_id, harvested.number, $4::text FROM harvested WHERE $4::text IS NOT NULL
 )
-SELECT harvested.number FROM harvested
+SELECT o.state = 'running' AND o.attempt = harvested.number AS is_followed
+FROM harvested
+JOIN storeplane.operations AS o ON o.id = harvested.operation_id

@@ -4,6 +4,6 @@
 -- index: attempts_job_name_unique
 -- locks: nothing
 -- $1: Jobs' names
-SELECT a.job_name, a.job_uid, a.state, a.manifest_sha256, a.harvested_at IS NOT NULL AS is_harvested
+SELECT a.job_name, a.job_uid, a.state, a.harvested_at IS NOT NULL AS is_harvested
 FROM storeplane.attempts AS a
 WHERE a.job_name = ANY ($1::text[])

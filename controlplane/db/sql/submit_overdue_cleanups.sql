@@ -3,11 +3,11 @@
 -- caller: reconciler's sweep
 -- index: stores_failed, operations_by_store, operations_one_active
 -- locks: the new rows
--- $1: seconds, $2: ids for the clean-ups, as many as may be made at once
+-- $1: seconds, $2: ids for the clean-ups, as many as may be made at once, $3: cluster
 WITH overdue AS (
   SELECT s.id, s.owner_id, s.cluster_id, row_number() OVER (ORDER BY s.updated_at) AS place
   FROM storeplane.stores AS s
-  WHERE s.state = 'failed' AND s.namespace_uid IS NOT NULL
+  WHERE s.state = 'failed' AND s.may_have_objects AND s.cluster_id = $3::text
     AND s.updated_at < now() - make_interval(secs => $1::double precision)
     AND NOT EXISTS (
       SELECT FROM storeplane.operations AS o WHERE o.store_id = s.id
