@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -21,6 +21,9 @@ from controlplane.domain.errors import (
 )
 from controlplane.domain.store import Role
 
+if TYPE_CHECKING:
+    from controlplane.services.clusters import Limits
+
 __all__ = ["application", "main"]
 
 application = typer.Typer(
@@ -31,8 +34,10 @@ application = typer.Typer(
     add_completion=False,
 )
 users = typer.Typer(help="Users and their tokens.", no_args_is_help=True)
+clusters = typer.Typer(help="Clusters and how much each is asked for.", no_args_is_help=True)
 roles = typer.Typer(help="The database's login roles.", no_args_is_help=True)
 application.add_typer(users, name="users")
+application.add_typer(clusters, name="clusters")
 application.add_typer(roles, name="roles")
 
 _FAILED = 1
@@ -163,6 +168,30 @@ async def _add_user(name: str, role: Role, token: str, max_stores: int | None) -
     database = await Database.connect(settings.database_url.get_secret_value(), size=2)
     try:
         return await Users(UserRows(database)).add(name, role, token, max_stores=max_stores)
+    finally:
+        await database.close()
+
+
+@clusters.command("limit")
+def clusters_limit(
+    name: Annotated[str, typer.Argument(help="The cluster's name; `default` is the one there is.")],
+    in_flight: Annotated[int | None, typer.Option(min=0, max=100_000, help="Attempts open at once.")] = None,
+    rate: Annotated[float | None, typer.Option(min=0.01, max=1000, help="Jobs a second, in the long run.")] = None,
+    burst: Annotated[float | None, typer.Option(min=1, max=100_000, help="Jobs at once after a rest.")] = None,
+) -> None:
+    """Set how much a cluster is asked for at once; what is left out stays. 0 in flight stops dispatching."""
+    limits = asyncio.run(_limit_cluster(name, in_flight, rate, burst))
+    typer.echo(f"cluster {name}: {limits.in_flight} in flight, {limits.rate:g} a second, {limits.burst:g} at once")
+
+
+async def _limit_cluster(name: str, in_flight: int | None, rate: float | None, burst: float | None) -> "Limits":
+    from controlplane.config import load_database_settings  # noqa: PLC0415
+    from controlplane.db.pool import Database  # noqa: PLC0415
+    from controlplane.services.clusters import Clusters  # noqa: PLC0415
+
+    database = await Database.connect(load_database_settings().database_url.get_secret_value(), size=2)
+    try:
+        return await Clusters(database).limit(name, in_flight=in_flight, rate=rate, burst=burst)
     finally:
         await database.close()
 

@@ -76,7 +76,7 @@ class Sweep:
             _log.info("clean-ups ordered", count=ordered)
 
     async def _remove_orphans(self) -> None:
-        """Delete Jobs of ours that no attempt has: of a database that was set back, or posted after their end."""
+        """Delete Jobs of ours that no attempt has: of a database that was set back, or made again under an old name."""
         jobs = self._observer.jobs.snapshot()
         known = await self._rows.known([job.name for job in jobs.values()])
         now = self._clock()

@@ -23,7 +23,8 @@ $$;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA storeplane FROM PUBLIC;
 GRANT USAGE ON SCHEMA storeplane TO storeplane_app, storeplane_provisioner;
 GRANT SELECT ON storeplane.schema_migrations, storeplane.phases TO storeplane_app;
-GRANT SELECT, UPDATE ON storeplane.clusters, storeplane.user_slots TO storeplane_app;
+GRANT SELECT, INSERT, UPDATE ON storeplane.clusters TO storeplane_app;
+GRANT SELECT, UPDATE ON storeplane.user_slots TO storeplane_app;
 GRANT SELECT, INSERT, UPDATE ON
   storeplane.users, storeplane.stores, storeplane.operations, storeplane.attempts TO storeplane_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON storeplane.idempotency_keys TO storeplane_app;
