@@ -46,7 +46,7 @@ format: init ## Write the formatter's and the linter's safe corrections
 .PHONY: test
 test: init ## Every test, on a real Postgres and a real Kubernetes; installs what is missing
 	$(BIN)/devcluster prepare
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/python -m tests.layers $(PYTEST_ARGS)
 
 .PHONY: test-unit test-db test-kube test-contract test-cluster test-e2e
 test-unit: init ## The unit layer alone
