@@ -86,6 +86,6 @@ async def _gone(cluster: Cluster, namespace: str, uid: str) -> PhaseError | None
         return None
     detail = (
         f"namespace {namespace} {state}: somebody deleted it while the store was made, and all of the store with it; "
-        "find out who did and why, then order the store again"
+        "find out who did and why, then retry the operation"
     )
     return PhaseError("NAMESPACE_GONE", "The store's namespace was deleted", detail)

@@ -119,7 +119,9 @@ class OperationInProgressError(ConflictError):
 
     def __init__(self, operation_id: UUID | None = None, kind: str = "") -> None:
         named = f"{kind} {operation_id}" if operation_id is not None else "Another operation"
-        super().__init__(f"{named} of this store is in progress; wait for its end or cancel it")
+        # What removes a store is not cancelled half-way.
+        advice = "wait for its end" if kind in {"delete", "cleanup"} else "wait for its end or cancel it"
+        super().__init__(f"{named} of this store is in progress; {advice}")
         self.operation_id = operation_id
 
 

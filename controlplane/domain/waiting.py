@@ -94,7 +94,7 @@ def _limit(facts: WaitFacts) -> str:
     if facts.cluster_in_flight >= facts.cluster_limit:
         if facts.cluster_limit == 0:
             return "the cluster takes no operations for now: an operator has set its limit to 0"
-        return f"the cluster has {facts.cluster_in_flight} operations under way, which is its limit"
+        return f"the cluster has {facts.cluster_in_flight} operations under way, and its limit is {facts.cluster_limit}"
     return ""
 
 

@@ -114,6 +114,17 @@ async def test_reason_follows_what_stops_it(api: Api) -> None:
     assert "its owner has" in (await _waiting(admin, body))["reason"]
 
 
+async def test_what_waits_for_nothing_has_no_place_while_others_wait(api: Api) -> None:
+    body, stranger = await api.create(), await api.as_user()
+    await stranger.create("Other")
+    path = f"/api/operations/{body['operation']['id']}"
+    status, cancelled, _ = await api.call("POST", f"{path}/cancel")
+    assert (status, cancelled["operation"]["state"]) == (202, "cancelled")
+    admin = await api.as_user(role=Role.ADMIN)
+    for asker, where in ((api, path), (admin, path), (admin, "/api/operations"), (admin, "/api/stores")):
+        assert (await asker.call("GET", where))[0] == 200
+
+
 async def test_pods_of_an_earlier_attempt_are_named(api: Api) -> None:
     body = await api.create()
     await api.open_attempt(body)

@@ -46,7 +46,7 @@ STOPS = [
         {"busy": Busy(OTHER, "create", 2)},
         f"the store is still busy: the pods of attempt 2 of create {OTHER} have not ended",
     ),
-    ({"cluster_in_flight": 200}, "the cluster has 200 operations under way, which is its limit"),
+    ({"cluster_in_flight": 200}, "the cluster has 200 operations under way, and its limit is 200"),
     ({"own_in_flight": 20}, "you have 20 operations under way, which is your limit"),
     ({"is_own": False}, "its owner has 20 operations under way, which is their limit"),
     ({"circuit_reason": "401"}, "the cluster is left alone for the moment: 401"),

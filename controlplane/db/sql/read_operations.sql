@@ -43,7 +43,7 @@ LEFT JOIN LATERAL (
              WHEN u.last_served_at > mine.last_served_at THEN 1
              WHEN (SELECT (q.created_at, q.id) < (o.created_at, o.id) FROM storeplane.operations AS q
                    WHERE q.cluster_id = u.cluster_id AND q.owner_id = u.user_id AND q.next_dispatch_at IS NOT NULL
-                   ORDER BY q.created_at, q.id OFFSET own.turn - 1 LIMIT 1) THEN 0
+                   ORDER BY q.created_at, q.id OFFSET greatest(own.turn - 1, 0) LIMIT 1) THEN 0
              ELSE 1 END)), 0)
     FROM storeplane.user_slots AS u
     WHERE u.cluster_id = o.cluster_id AND u.user_id <> o.owner_id AND u.waiting > 0
@@ -57,6 +57,8 @@ LEFT JOIN LATERAL (
       LIMIT $4::integer + 1
     ) AS earlier
   ) AS own
-) AS place ON o.next_dispatch_at IS NOT NULL
+  -- What waits for nothing has no turn.
+  WHERE o.next_dispatch_at IS NOT NULL
+) AS place ON true
 WHERE o.id = ANY ($1::uuid[]) AND (o.owner_id = $2::uuid OR $3::text IN ('operator', 'admin'))
 ORDER BY o.created_at DESC, o.id DESC
