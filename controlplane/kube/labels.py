@@ -1,6 +1,6 @@
 """Keys of labels; nothing else spells them."""
 
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 __all__ = [
@@ -11,10 +11,8 @@ __all__ = [
     "OPERATION_ID",
     "SELECTOR",
     "STORE_ID",
-    "attempt_of",
     "id_of",
     "number_of",
-    "operation_of",
 ]
 
 APP: Final = "app"
@@ -25,16 +23,6 @@ ATTEMPT: Final = "attempt"
 JOB_UID: Final = "batch.kubernetes.io/controller-uid"
 """Set on pods by the Job controller."""
 SELECTOR: Final = f"{APP}={APP_VALUE}"
-
-
-def operation_of(labels: dict[str, Any]) -> UUID | None:
-    """Return the operation's id in an object's labels, or None; anybody may have written them."""
-    return id_of(str(labels.get(OPERATION_ID)))
-
-
-def attempt_of(labels: dict[str, Any]) -> int | None:
-    """Return the attempt's number in an object's labels, or None."""
-    return number_of(str(labels.get(ATTEMPT)))
 
 
 def id_of(value: str) -> UUID | None:
