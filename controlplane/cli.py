@@ -6,7 +6,8 @@ Exit codes: 0 done, 1 something outside failed, 2 the input or a setting is wron
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -22,6 +23,7 @@ from controlplane.domain.errors import (
 from controlplane.domain.store import Role
 
 if TYPE_CHECKING:
+    from controlplane.db.pool import Database
     from controlplane.services.clusters import Limits
 
 __all__ = ["application", "main"]
@@ -56,6 +58,19 @@ def _secret_from_stdin(what: str) -> str:
         message = f"standard input has no line to take the {what} from"
         raise ConfigurationError(message)
     return line
+
+
+@asynccontextmanager
+async def _database() -> "AsyncIterator[Database]":
+    """Open the database that the settings name, for one command."""
+    from controlplane.config import load_database_settings  # noqa: PLC0415
+    from controlplane.db.pool import Database  # noqa: PLC0415
+
+    database = await Database.connect(load_database_settings().database_url.get_secret_value(), size=2)
+    try:
+        yield database
+    finally:
+        await database.close()
 
 
 @application.command()
@@ -103,24 +118,21 @@ def await_schema(
     """Return once the database has the schema of this program and lets this user read it; changes nothing."""
     from controlplane.config import load_database_settings  # noqa: PLC0415
 
-    url = load_database_settings().database_url.get_secret_value()
+    # Read once before: a setting that is missing is not waited for, as a refused login is.
+    load_database_settings()
     # A first installation makes the user only in its migrations: until then the server refuses it, as it would a wrong
     # password. So a refusal is waited out too, and told when it changes.
     passing = (DependencyUnavailableError, ConfigurationError)
-    asyncio.run(_patiently(lambda: _check_schema(url), *passing, seconds=seconds))
+    asyncio.run(_patiently(_check_schema, *passing, seconds=seconds))
     typer.echo("the schema is ready")
 
 
-async def _check_schema(url: str) -> None:
-    from controlplane.db.pool import Database  # noqa: PLC0415
+async def _check_schema() -> None:
     from controlplane.db.stores import StoreRows  # noqa: PLC0415
     from controlplane.services.health import Health  # noqa: PLC0415
 
-    database = await Database.connect(url, size=2)
-    try:
+    async with _database() as database:
         await Health(StoreRows(database)).check()
-    finally:
-        await database.close()
 
 
 async def _patiently(step: Callable[[], Awaitable[_T]], *passing: type[ControlPlaneError], seconds: float) -> _T:
@@ -159,17 +171,11 @@ def users_add(
 
 
 async def _add_user(name: str, role: Role, token: str, max_stores: int | None) -> str:
-    from controlplane.config import load_database_settings  # noqa: PLC0415
-    from controlplane.db.pool import Database  # noqa: PLC0415
     from controlplane.db.users import UserRows  # noqa: PLC0415
     from controlplane.services.users import Users  # noqa: PLC0415
 
-    settings = load_database_settings()
-    database = await Database.connect(settings.database_url.get_secret_value(), size=2)
-    try:
+    async with _database() as database:
         return await Users(UserRows(database)).add(name, role, token, max_stores=max_stores)
-    finally:
-        await database.close()
 
 
 @clusters.command("limit")
@@ -185,15 +191,10 @@ def clusters_limit(
 
 
 async def _limit_cluster(name: str, in_flight: int | None, rate: float | None, burst: float | None) -> "Limits":
-    from controlplane.config import load_database_settings  # noqa: PLC0415
-    from controlplane.db.pool import Database  # noqa: PLC0415
     from controlplane.services.clusters import Clusters  # noqa: PLC0415
 
-    database = await Database.connect(load_database_settings().database_url.get_secret_value(), size=2)
-    try:
+    async with _database() as database:
         return await Clusters(database).limit(name, in_flight=in_flight, rate=rate, burst=burst)
-    finally:
-        await database.close()
 
 
 @roles.command("password")

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from controlplane.db.pool import Database, Session
+from controlplane.db.pool import Database, Session, Statements
 from controlplane.domain.attempt import ClaimedAttempt
 from controlplane.domain.errors import StaleLeaseError
 
-__all__ = ["Claim", "ClaimRows", "RenderedJob"]
+__all__ = ["Claim", "ClaimRows", "RenderedJob", "record_job"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +89,7 @@ class ClaimRows:
         StaleLeaseError
             The attempt has another Job or is over.
         """
-        if await self._database.fetch_one("record_job", operation_id, number, job_uid) is not None:
-            return
-        row = await self._database.fetch_one("recorded_job", operation_id, number)
-        if row is None or row["job_uid"] != job_uid:
+        if not await record_job(self._database, operation_id, number, job_uid):
             message = "record Job"
             raise StaleLeaseError(message)
 
@@ -138,6 +135,14 @@ async def _store(session: Any, made: list[tuple[ClaimedAttempt, RenderedJob]]) -
     if len(kept) != len(made):
         message = "store manifests"
         raise StaleLeaseError(message)
+
+
+async def record_job(statements: Statements, operation_id: UUID, number: int, job_uid: str) -> bool:
+    """Record the Job of an open attempt; True also when it was recorded before; False for another one."""
+    if await statements.fetch_one("record_job", operation_id, number, job_uid) is not None:
+        return True
+    row = await statements.fetch_one("recorded_job", operation_id, number)
+    return row is not None and row["job_uid"] == job_uid
 
 
 def _with(claimed: ClaimedAttempt, job: RenderedJob | None) -> ClaimedAttempt:

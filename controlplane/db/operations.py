@@ -207,13 +207,6 @@ class OperationRows:
             row["store_id"], OperationState(row["state"]), row["number"], state, row["job_name"], row["job_uid"]
         )
 
-    async def bind_job(self, operation_id: UUID, number: int, job_uid: str) -> bool:
-        """Record the Job of an open attempt; True also when it was recorded before; False for another one."""
-        if await self._statements.fetch_one("record_job", operation_id, number, job_uid) is not None:
-            return True
-        row = await self._statements.fetch_one("recorded_job", operation_id, number)
-        return row is not None and row["job_uid"] == job_uid
-
     async def note_reattached(
         self, operation_id: UUID, number: int, job: tuple[str, str], caller: Caller, ip: str | None
     ) -> None:

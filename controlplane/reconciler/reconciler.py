@@ -94,7 +94,6 @@ class Reconciler:
         DatabaseUnavailableError, KubeError
             The pass over all of them looks again.
         """
-        self.woken.clear()
         news, self._news = list(self._news), set()
         if not news:
             return False

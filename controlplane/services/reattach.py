@@ -4,6 +4,7 @@ import asyncio
 from typing import Final, Protocol
 from uuid import UUID
 
+from controlplane.db.claims import record_job
 from controlplane.db.operations import OpenAttempt, OperationRows
 from controlplane.db.pool import Database, Session
 from controlplane.domain.errors import OperationNotFoundError
@@ -79,9 +80,10 @@ class Reattach:
 
     async def _bind(self, operation_id: UUID, number: int, job: JobView, origin: Origin) -> None:
         async def work(session: Session) -> None:
-            rows = OperationRows(session)
-            if not await rows.bind_job(operation_id, number, job.uid):
+            if not await record_job(session, operation_id, number, job.uid):
                 raise NotReattachableError(operation_id, "the attempt moved on meanwhile; read it again")
-            await rows.note_reattached(operation_id, number, (job.name, job.uid), origin.caller, origin.ip)
+            await OperationRows(session).note_reattached(
+                operation_id, number, (job.name, job.uid), origin.caller, origin.ip
+            )
 
         await self._database.run(work)
