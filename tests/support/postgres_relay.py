@@ -110,9 +110,13 @@ class Relay:
 
 
 def _wake(line: socket.socket) -> None:
-    """End what waits on the socket; closing alone would not."""
+    """End what waits on the socket; closing alone would not.
+
+    The plain shutdown, for TLS too: `SSLSocket.shutdown` first takes away the very object on which another thread may
+    be in the middle of a handshake.
+    """
     with suppress(OSError):
-        line.shutdown(socket.SHUT_RDWR)
+        socket.socket.shutdown(line, socket.SHUT_RDWR)
 
 
 @contextmanager
