@@ -85,6 +85,11 @@ class AttemptRows:
         """Write down why the pod does not start; nothing happens when it has begun meanwhile."""
         await self._database.fetch_one("note_waiting", attempt.operation_id, attempt.number, reason)
 
+    async def rendered_job(self, attempt: AttemptFacts) -> tuple[str, bytes] | None:
+        """Return the attempt's rendered Job and its token's hash, or None when none was ever rendered."""
+        row = await self._database.fetch_one("rendered_job", attempt.operation_id, attempt.number)
+        return None if row is None else (row["manifest"], row["token_hash"])
+
     async def note_late_job(self, attempt: AttemptFacts, job_uid: str) -> None:
         """Write down the Job of an attempt that had ended before its Job was recorded."""
         await self._database.fetch_one("note_late_job", attempt.operation_id, attempt.number, job_uid)

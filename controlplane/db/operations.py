@@ -75,7 +75,7 @@ class NewRetry:
     ip: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OpenAttempt:
     """The newest attempt of an operation; whether it is open, `state` says."""
 
@@ -85,6 +85,9 @@ class OpenAttempt:
     state: AttemptState | None
     job_name: str | None
     job_uid: str | None
+    manifest: str | None
+    """Its rendered Job; None before the first rendering."""
+    token_hash: bytes | None
 
 
 class OperationRows:
@@ -204,7 +207,14 @@ class OperationRows:
             return None
         state = None if row["attempt_state"] is None else AttemptState(row["attempt_state"])
         return OpenAttempt(
-            row["store_id"], OperationState(row["state"]), row["number"], state, row["job_name"], row["job_uid"]
+            store_id=row["store_id"],
+            operation_state=OperationState(row["state"]),
+            number=row["number"],
+            state=state,
+            job_name=row["job_name"],
+            job_uid=row["job_uid"],
+            manifest=row["manifest"],
+            token_hash=row["token_hash"],
         )
 
     async def note_reattached(

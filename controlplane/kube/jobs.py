@@ -80,6 +80,8 @@ class JobGateway:
     async def find(self, manifest: dict[str, Any], token_hash: bytes) -> JobView | None:
         """Return the Job that an earlier post of this manifest made, or None when the name is free.
 
+        The one rule by which a Job is ours, whoever asks: to create, to reattach or to look after a late one.
+
         Raises
         ------
         JobConflictError

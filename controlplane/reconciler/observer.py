@@ -45,6 +45,8 @@ class Observer:
         """By the Job's uid, also after the Job is gone."""
         self._ended: OrderedDict[str, PodView] = OrderedDict()
         """Last views of pods that ended and were removed."""
+        self._strangers: OrderedDict[str, UUID] = OrderedDict()
+        """By uid, Jobs under an attempt's name and labels that are not the attempt's."""
 
     def tell(self, on_news: Callable[[UUID], None]) -> None:
         """Say from now on whose Job or pod changed."""
@@ -67,25 +69,32 @@ class Observer:
         await self.pods.relist()
         await self.jobs.relist()
 
+    def disown(self, attempt: AttemptFacts, job_uid: str) -> None:
+        """See the Job no more when this attempt is looked at: it is somebody else's."""
+        _remember(self._strangers, job_uid, attempt.operation_id)
+
     def observe(self, attempt: AttemptFacts) -> Observation:
         """Return what is known of this attempt; a Job of its name with another uid is somebody else's."""
-        job = self.jobs.by_name(attempt.job_name)
-        if job is not None and not _is_of(attempt, job):
-            job = None
+        job = self._ours(attempt, self.jobs.by_name(attempt.job_name))
         job_uid = attempt.job_uid or (job.uid if job is not None else None)
         pods = self.pods.of_job(job_uid) if job_uid is not None else []
         return self._observation(attempt, job, pods)
 
     async def observe_live(self, attempt: AttemptFacts, seen: Observation) -> Observation:
         """Read Job and pods of an attempt from the cluster itself; raises `KubeError`."""
-        job = await self._gateway.get(attempt.job_name)
-        if job is not None and not _is_of(attempt, job):
-            job = None
+        job = self._ours(attempt, await self._gateway.get(attempt.job_name))
         job_uid = attempt.job_uid or (job.uid if job is not None else None)
         pods = await self._gateway.list_pods(job_uid) if job_uid is not None else []
         live = self._observation(attempt, job, pods)
         is_absent = not live.living and (live.pod is None or live.pod.has_ended)
         return replace(live, absence_confirmed=is_absent, no_pod_because=seen.no_pod_because)
+
+    def _ours(self, attempt: AttemptFacts, job: JobView | None) -> JobView | None:
+        """Return the Job if it is the attempt's: a name alone may be anybody's."""
+        if job is None or (job.operation_id, job.attempt) != (attempt.operation_id, attempt.number):
+            return None
+        is_ours = attempt.job_uid == job.uid if attempt.job_uid is not None else job.uid not in self._strangers
+        return job if is_ours else None
 
     def _observation(self, attempt: AttemptFacts, job: JobView | None, pods: list[PodView]) -> Observation:
         living = tuple(pod for pod in pods if not pod.has_ended)
@@ -111,12 +120,6 @@ class Observer:
         operation_id = self._operations.get(pod.job_uid or "")
         if operation_id is not None:
             self._on_news(operation_id)
-
-
-def _is_of(attempt: AttemptFacts, job: JobView) -> bool:
-    """Return whether this is the attempt's Job: a name alone may be anybody's."""
-    is_marked = job.operation_id == attempt.operation_id and job.attempt == attempt.number
-    return is_marked and attempt.job_uid in (None, job.uid)
 
 
 def _remember(memory: "OrderedDict[str, UUID] | OrderedDict[str, PodView]", key: str, value: object) -> None:

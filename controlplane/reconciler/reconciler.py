@@ -12,12 +12,14 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+import orjson
+
 from controlplane.db.attempts import AttemptRows
 from controlplane.db.claims import ClaimRows
 from controlplane.domain.attempt import AttemptFacts
 from controlplane.domain.decision import decide
 from controlplane.domain.diagnosis import diagnose
-from controlplane.domain.errors import ControlPlaneError, DatabaseUnavailableError, StaleLeaseError
+from controlplane.domain.errors import ControlPlaneError, DatabaseUnavailableError, JobConflictError, StaleLeaseError
 from controlplane.domain.observation import Observation
 from controlplane.domain.step import (
     ConfirmAbsence,
@@ -179,6 +181,10 @@ class Reconciler:
                 if isinstance(decision, ConfirmAbsence):
                     seen = await self._observer.observe_live(attempt, seen)
                     decision = decide(attempt, seen, now)
+                if isinstance(decision, RecordJob | NoteLateJob) and not await self._is_ours(attempt, decision.job_uid):
+                    # The next decision sees the attempt without it.
+                    self.mark(attempt.operation_id)
+                    return False
                 return await self._apply(attempt, seen, decision)
             except StaleLeaseError:
                 _log.info("attempt moved on")
@@ -189,6 +195,25 @@ class Reconciler:
                 _log.warning("attempt not reconciled", error=str(error), error_code=error.code)
             except Exception:  # noqa: BLE001 -- nor must a fault of ours that one pod's words bring to light
                 _log.exception("attempt not reconciled, unexpectedly")
+        return False
+
+    async def _is_ours(self, attempt: AttemptFacts, job_uid: str) -> bool:
+        """Return whether a Job that nobody recorded is what was rendered; labels are easily written by anybody."""
+        rendered = await self._rows.rendered_job(attempt)
+        reason = "no Job was rendered for its attempt"
+        if rendered is not None:
+            manifest, token_hash = rendered
+            try:
+                found = await self._jobs.find(orjson.loads(manifest), token_hash)
+            except JobConflictError as error:
+                reason = str(error)
+            else:
+                # Gone or replaced since the list: the watch will tell.
+                return found is not None and found.uid == job_uid
+        self._observer.disown(attempt, job_uid)
+        _log.error("foreign Job of an attempt's name", job_uid=job_uid, reason=reason)
+        details = {"operation_id": str(attempt.operation_id), "job": attempt.job_name, "reason": reason}
+        await self._rows.audit("security.foreign_job", details | {"job_uid": job_uid})
         return False
 
     async def _apply(self, attempt: AttemptFacts, seen: Observation, decision: Decision) -> bool:

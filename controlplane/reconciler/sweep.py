@@ -83,9 +83,8 @@ class Sweep:
         orphans = {
             uid: job
             for uid, job in jobs.items()
-            if _is_named_like_ours(job)
-            and not job.is_terminating
-            and (job.name not in known or known[job.name].job_uid not in (None, uid))
+            # Under a known attempt's name with another uid it is a stranger's, and stays.
+            if _is_named_like_ours(job) and not job.is_terminating and job.name not in known
         }
         self._orphans = {uid: self._orphans.get(uid, now) for uid in orphans}
         for uid, job in orphans.items():

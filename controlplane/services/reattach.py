@@ -1,13 +1,15 @@
 """Bind a living Job to its open attempt again, on an admin's word; the cluster is asked, not believed from memory."""
 
 import asyncio
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID
+
+import orjson
 
 from controlplane.db.claims import record_job
 from controlplane.db.operations import OpenAttempt, OperationRows
 from controlplane.db.pool import Database, Session
-from controlplane.domain.errors import OperationNotFoundError
+from controlplane.domain.errors import DependencyUnavailableError, JobConflictError, OperationNotFoundError
 from controlplane.domain.observation import JobView
 from controlplane.domain.refusals import NotReattachableError
 from controlplane.domain.store import Origin
@@ -22,8 +24,8 @@ _CLUSTER_SECONDS: Final = 10.0
 class JobSource(Protocol):
     """Where a Job is read live."""
 
-    async def get(self, name: str) -> JobView | None:
-        """Return the Job of this name, or None."""
+    async def find(self, manifest: dict[str, Any], token_hash: bytes) -> JobView | None:
+        """Return the Job that was made of this manifest, or None; `JobConflictError` when its name is another's."""
 
 
 class Reattach:
@@ -57,26 +59,37 @@ class Reattach:
         if is_final(attempt.state):
             reason = f"attempt {attempt.number} has ended ({attempt.state}); retry it instead"
             raise NotReattachableError(operation_id, reason)
-        async with asyncio.timeout(_CLUSTER_SECONDS):
-            job = await self._jobs.get(attempt.job_name)
+        if attempt.manifest is None or attempt.token_hash is None:
+            raise NotReattachableError(operation_id, f"attempt {attempt.number} has no Job yet; it is about to get one")
+        job = await self._job(operation_id, attempt, orjson.loads(attempt.manifest), attempt.token_hash, origin)
+        if job.is_terminating:
+            raise NotReattachableError(operation_id, f"the Job {job.name} is being deleted; retry it instead")
+        await self._bind(operation_id, attempt.number, job, origin)
+
+    async def _job(
+        self, operation_id: UUID, attempt: OpenAttempt, manifest: dict[str, Any], token_hash: bytes, origin: Origin
+    ) -> JobView:
+        try:
+            async with asyncio.timeout(_CLUSTER_SECONDS):
+                job = await self._jobs.find(manifest, token_hash)
+        except TimeoutError as error:
+            message = f"the cluster did not answer within {_CLUSTER_SECONDS:.0f} s; try again shortly"
+            raise DependencyUnavailableError(message) from error
+        except JobConflictError as error:
+            await self._refuse(operation_id, attempt, str(error), origin)
+            raise NotReattachableError(operation_id, str(error)) from error
         if job is None:
             reason = f"there is no Job {attempt.job_name} in the cluster; retry it instead"
             raise NotReattachableError(operation_id, reason)
-        await self._check_ours(operation_id, attempt, job, origin)
-        await self._bind(operation_id, attempt.number, job, origin)
+        if attempt.job_uid not in (None, job.uid):
+            reason = f"the Job {job.name} has the uid {job.uid}, and {attempt.job_uid} is the one recorded"
+            await self._refuse(operation_id, attempt, reason, origin)
+            raise NotReattachableError(operation_id, reason)
+        return job
 
-    async def _check_ours(self, operation_id: UUID, attempt: OpenAttempt, job: JobView, origin: Origin) -> None:
-        reason = ""
-        if (job.operation_id, job.attempt) != (operation_id, attempt.number):
-            reason = "its labels name another operation or attempt"
-        elif attempt.job_uid not in (None, job.uid):
-            reason = f"its uid is {job.uid}, and {attempt.job_uid} is the one recorded"
-        if reason:
-            details = {"operation_id": str(operation_id), "job": job.name, "job_uid": job.uid, "reason": reason}
-            await self._rows.audit_refusal(origin.caller, attempt.store_id, "security.foreign_job", details, origin.ip)
-            raise NotReattachableError(operation_id, f"the Job {job.name} is not this attempt's: {reason}")
-        if job.is_terminating:
-            raise NotReattachableError(operation_id, f"the Job {job.name} is being deleted; retry it instead")
+    async def _refuse(self, operation_id: UUID, attempt: OpenAttempt, reason: str, origin: Origin) -> None:
+        details = {"operation_id": str(operation_id), "job": attempt.job_name, "reason": reason}
+        await self._rows.audit_refusal(origin.caller, attempt.store_id, "security.foreign_job", details, origin.ip)
 
     async def _bind(self, operation_id: UUID, number: int, job: JobView, origin: Origin) -> None:
         async def work(session: Session) -> None:

@@ -68,6 +68,22 @@ async def test_reconciler_reattaches_a_job_that_was_never_recorded(plane: Plane)
     assert (attempt["state"], attempt["job_uid"]) == ("dispatched", made["metadata"]["uid"])
 
 
+async def test_forged_job_with_our_labels_is_never_reattached(plane: Plane) -> None:
+    wish = await order(plane)
+    await plane.dispatch(dies="after the claim")
+    forged = json.loads((await plane.ledger.attempt(wish))["manifest"])
+    forged["spec"] |= {"suspend": True}
+    forged["spec"]["template"]["spec"]["containers"][0]["image"] = "forged"
+    plane.namespace.apply(forged)
+    await plane.ledger.execute("UPDATE storeplane.operations SET cancel_requested_at = now(), next_dispatch_at = NULL")
+    await plane.ledger.leases_run_out()
+    await plane.reconcile_until(plane.has(wish, "cancelled"), "the cancel")
+    assert (await plane.ledger.attempt(wish))["job_uid"] is None
+    assert await plane.ledger.audited("security.foreign_job") == 1
+    (left,) = plane.jobs()
+    assert "deletionTimestamp" not in left["metadata"]
+
+
 @pytest.mark.parametrize("dies", ["after the claim", "after the post"])
 async def test_other_key_takes_over_with_the_token_the_job_carries(plane: Plane, dies: str) -> None:
     wish = await order(plane, "noop late=30")
