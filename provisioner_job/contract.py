@@ -104,8 +104,8 @@ class OptionalEnv(StrEnum):
     """The pod's service account; needed as POD_NAMESPACE is."""
     DB_SSL_MODE = "DB_SSL_MODE"
     """disable, prefer, require or verify-full, as libpq has them; prefer without it."""
-    DB_CA_FILE = "DB_CA_FILE"
-    """Certificates to trust under verify-full; the system's without it."""
+    DB_CA = "DB_CA"
+    """Certificates to trust under verify-full, as PEM text; the system's without it."""
 
 
 class JobResult(NamedTuple):

@@ -10,7 +10,7 @@ import re
 import select
 import time
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final, NamedTuple
 
 import psycopg2
@@ -50,8 +50,8 @@ class Address(NamedTuple):
     user: str
     password: str
     ssl_mode: str = PREFER
-    ca_file: str = ""
-    """Certificates to trust under `verify-full`; empty means the system's."""
+    ca: str = ""
+    """Certificates to trust under `verify-full`, as PEM text; empty means the system's."""
 
 
 class ServerError(Exception):
@@ -137,7 +137,7 @@ def _connected(address: Address, deadline: float) -> _Line:
     # gone with the first call, the handshake, which is made before there are threads.
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]
-    trusted = (address.ca_file or "system") if address.ssl_mode == VERIFY_FULL else None
+    trusted = _trusted(address.ca) if address.ssl_mode == VERIFY_FULL else None
     try:
         return psycopg2.connect(
             connection_factory=partial(_Line, deadline),
@@ -163,6 +163,17 @@ def _connected(address: Address, deadline: float) -> _Line:
             if said.search(words):
                 raise ServerError(sqlstate, words) from error
         raise _refused(error) or ConnectionError(words) from error
+
+
+@cache
+def _trusted(ca: str) -> str:
+    """Return what libpq calls the certificates, which it reads from nothing but a file: one in memory."""
+    if not ca:
+        return "system"
+    number = os.memfd_create("database-ca")
+    os.write(number, ca.encode())
+    # Open for as long as the process lives: every connection reads it anew.
+    return f"/proc/self/fd/{number}"
 
 
 def _answer(line: _Line, statement: str, arguments: Sequence[str | None]) -> Any:

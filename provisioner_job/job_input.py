@@ -39,7 +39,7 @@ class JobInput(NamedTuple):
     pod_namespace: str = ""
     service_account: str = ""
     db_ssl_mode: str = PREFER
-    db_ca_file: str = ""
+    db_ca: str = ""
 
     # The decorator is newer than Python 3.11, and its backport's import is not worth it here.
     def __repr__(self) -> str:  # type: ignore[explicit-override]
@@ -56,7 +56,7 @@ class JobInput(NamedTuple):
             user=self.db_user,
             password=self.db_password,
             ssl_mode=self.db_ssl_mode,
-            ca_file=self.db_ca_file,
+            ca=self.db_ca,
         )
 
     @classmethod
@@ -98,7 +98,7 @@ class JobInput(NamedTuple):
                 pod_namespace=environment.get(OptionalEnv.POD_NAMESPACE, ""),
                 service_account=environment.get(OptionalEnv.SERVICE_ACCOUNT, ""),
                 db_ssl_mode=ssl_mode,
-                db_ca_file=environment.get(OptionalEnv.DB_CA_FILE, ""),
+                db_ca=environment.get(OptionalEnv.DB_CA, ""),
             )
         except ValueError as error:
             raise InputError("INVALID_INPUT", "The Job's environment is not readable", str(error)) from error

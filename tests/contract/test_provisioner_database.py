@@ -40,8 +40,8 @@ def ask(address: Address, statement: str, *arguments: str | None, seconds: float
     return answer
 
 
-def over_tcp(address: Address, port: int, mode: str = "prefer", *, ca_file: str = "") -> Address:
-    return address._replace(host="127.0.0.1", port=port, ssl_mode=mode, ca_file=ca_file)
+def over_tcp(address: Address, port: int, mode: str = "prefer", *, ca: str = "") -> Address:
+    return address._replace(host="127.0.0.1", port=port, ssl_mode=mode, ca=ca)
 
 
 @pytest.fixture
@@ -305,10 +305,10 @@ def test_encryption_is_used_where_it_is_offered(
     address: Address, postgres: PostgresServer, certificate: Path, mode: str
 ) -> None:
     with relay(postgres.socket_folder, tls=_encrypting(certificate)) as line:
-        assert ask(over_tcp(address, line.port, mode, ca_file=str(certificate)), "SELECT 'there'") == "there"
+        assert ask(over_tcp(address, line.port, mode, ca=certificate.read_text()), "SELECT 'there'") == "there"
 
 
-def test_without_a_file_the_systems_certificates_are_trusted(
+def test_without_any_the_systems_certificates_are_trusted(
     address: Address, postgres: PostgresServer, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with relay(postgres.socket_folder, tls=_encrypting(certificate)) as line:
@@ -322,17 +322,17 @@ def test_without_a_file_the_systems_certificates_are_trusted(
 
 def test_certificate_of_another_host_is_refused(address: Address, postgres: PostgresServer, certificate: Path) -> None:
     with relay(postgres.socket_folder, tls=_encrypting(certificate)) as line:
-        there = over_tcp(address, line.port, "verify-full", ca_file=str(certificate))
+        there = over_tcp(address, line.port, "verify-full", ca=certificate.read_text())
         with pytest.raises(NotTrustedError, match="does not match host name"):
             ask(there._replace(host="localhost"), "SELECT 1")
 
 
-def test_missing_file_of_certificates_is_named(address: Address, postgres: PostgresServer, certificate: Path) -> None:
+def test_what_is_no_certificate_is_told(address: Address, postgres: PostgresServer, certificate: Path) -> None:
     with (
         relay(postgres.socket_folder, tls=_encrypting(certificate)) as line,
-        pytest.raises(NotTrustedError, match="/no/such"),
+        pytest.raises(NotTrustedError, match="could not read root certificate file"),
     ):
-        ask(over_tcp(address, line.port, "verify-full", ca_file="/no/such"), "SELECT 1")
+        ask(over_tcp(address, line.port, "verify-full", ca="no certificate"), "SELECT 1")
 
 
 @pytest.mark.parametrize("mode", ["require", "verify-full"])
