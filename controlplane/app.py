@@ -14,6 +14,7 @@ from aiohttp import web
 
 from controlplane.api.application import make_application
 from controlplane.api.context import Services
+from controlplane.api.server import Runner
 from controlplane.background import Background
 from controlplane.config import Settings
 from controlplane.db.attempts import AttemptRows
@@ -114,7 +115,7 @@ async def serve(settings: Settings, *, host: str, port: int, ready_file: Path | 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     async with parts(settings) as made:
-        runner = web.AppRunner(
+        runner = Runner(
             make_application(made.services),
             access_log=None,
             shutdown_timeout=_SHUTDOWN_SECONDS,

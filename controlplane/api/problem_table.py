@@ -40,8 +40,8 @@ PROBLEMS: Final[Mapping[str, Kind]] = MappingProxyType(
         "BAD_REQUEST": Kind(
             400,
             "Bad request",
-            "The request is not valid HTTP. What has no readable request line or headers is refused by the HTTP "
-            "library itself, in plain text and with the connection closed: there is no request yet to give an id to.",
+            "The request is not valid HTTP: its request line, a header or the encoding of its body cannot be read. The "
+            "connection is closed.",
             "Mend the client.",
         ),
         "INVALID_JSON": Kind(
@@ -140,7 +140,10 @@ PROBLEMS: Final[Mapping[str, Kind]] = MappingProxyType(
             429, "Too many creates", "You order stores faster than allowed.", "Wait the seconds of `Retry-After`."
         ),
         "TOO_MANY_STREAMS": Kind(
-            429, "Too many log streams", "You follow as many logs at once as allowed.", "End one of them first."
+            429,
+            "Too many log streams",
+            "You, or all users together, follow as many logs at once as allowed.",
+            "End one of them first, or read the log without following it.",
         ),
         # what is going on already
         "CONFLICT": Kind(409, "Conflict", "The request contradicts what is there.", "Read it again and decide anew."),

@@ -12,6 +12,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from controlplane.api import answers, health, operations, schemas, stores
+from controlplane.api.server import refuse_expectation
 
 __all__ = ["OPEN_PATHS", "PROBES", "ROUTES", "Route"]
 
@@ -37,7 +38,7 @@ class Route:
 
     def definition(self) -> web.RouteDef:
         """Return the route as the framework wants it."""
-        return web.route(self.method, self.path, self.handler)
+        return web.route(self.method, self.path, self.handler, expect_handler=refuse_expectation)
 
 
 _TEXT: Final = "text/plain"

@@ -65,12 +65,16 @@ class RateLimitedError(LimitExceededError):
 
 
 class TooManyStreamsError(LimitExceededError):
-    """The caller follows as many logs at once as this process allows."""
+    """The caller, or all callers together, follow as many logs at once as this process allows."""
 
     code = "TOO_MANY_STREAMS"
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"You follow {limit} logs already; end one of them first", 5)
+    def __init__(self, limit: int, *, are_all_counted: bool = False) -> None:
+        if are_all_counted:
+            detail = f"{limit} logs are being followed already, by all users together; read the log without following"
+        else:
+            detail = f"You follow {limit} logs already; end one of them first"
+        super().__init__(detail, 5)
 
 
 class IdempotencyMismatchError(InvalidInputError):

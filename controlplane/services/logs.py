@@ -24,6 +24,8 @@ _SILENCE_SECONDS: Final = 120.0
 """A provisioner says something more often; text has no place for a sign of life, so silence ends the stream."""
 _STREAMS_PER_USER: Final = 4
 """In one process: each holds a connection to the cluster."""
+_STREAMS: Final = 64
+"""Of all users in one process: what follows logs must leave connections to the dispatching."""
 
 
 class LogSource(Protocol):
@@ -107,13 +109,15 @@ class Logs:
         Raises
         ------
         TooManyStreamsError
-            The caller follows as many logs as allowed.
+            The caller, or all callers together, follow as many logs as allowed.
         DependencyUnavailableError
             The cluster does not answer.
         """
         user_id = origin.caller.user_id
         if self._streams[user_id] >= _STREAMS_PER_USER:
             raise TooManyStreamsError(_STREAMS_PER_USER)
+        if self._streams.total() >= _STREAMS:
+            raise TooManyStreamsError(_STREAMS, are_all_counted=True)
         self._streams[user_id] += 1
         try:
             async with self._living.follow_log(pod_name) as source:

@@ -82,12 +82,35 @@ async def test_slow_body_is_told_and_dropped(api: Api, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    "sent", [b"\x16\x03\x01\x02\x00\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\r\nno colon\r\n\r\n"]
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 100_000 + b"\r\n\r\n",
+        b"POST /api/stores HTTP/1.1\r\nHost: x\r\nContent-Encoding: zstd\r\nContent-Length: 4\r\n\r\n{  }",
+    ],
 )
-async def test_what_is_no_http_is_refused_before_any_of_our_code(api: Api, sent: bytes) -> None:
-    # Answered by the HTTP library, which knows no problems; the connection is closed.
-    answer = await _raw(api, sent, until=b"\r\n\r\n")
+async def test_what_is_no_http_is_a_problem_and_no_traceback(
+    api: Api, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = await _raw(api, sent, until=b'"BAD_REQUEST"')
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
+    assert b"Content-Type: application/problem+json" in answer
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize("path", ["/api/stores", "/livez"])
+async def test_expectation_that_is_not_offered_is_a_problem(api: Api, path: str) -> None:
+    sent = f"GET {path} HTTP/1.1\r\nHost: x\r\nExpect: miracles\r\n\r\n"
+    answer = await _raw(api, sent.encode(), until=b'"EXPECTATION_FAILED"')
+    assert answer.startswith(b"HTTP/1.1 417 ")
+
+
+async def test_body_that_waits_for_its_turn_is_asked_for(api: Api) -> None:
+    head = _head(api, 2).replace("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n")
+    answer = await _raw(api, head.encode(), until=b"\r\n\r\n")
+    assert answer == b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 async def test_used_up_pool_is_told_soon_and_recovers(api: Api) -> None:

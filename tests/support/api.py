@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-from aiohttp.test_utils import TestServer
+from aiohttp import web
 
 from controlplane.api.application import make_application
 from controlplane.api.context import Services
+from controlplane.api.server import Runner
+from controlplane.domain.errors import JobConflictError
 from controlplane.kube.errors import KubeUnavailableError
 from tests.support import wishes
 
@@ -32,6 +35,8 @@ class FakeJobs:
     def __init__(self) -> None:
         self.is_away = True
         self.jobs: dict[str, JobView] = {}
+        self.strangers: set[str] = set()
+        """Names that Jobs of somebody else have."""
         self.pods: list[PodView] = []
         self.text: str | None = None
         self.pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -42,8 +47,12 @@ class FakeJobs:
             message = "no answer"
             raise KubeUnavailableError(message)
 
-    async def get(self, name: str) -> JobView | None:
+    async def find(self, manifest: dict[str, Any], token_hash: bytes) -> JobView | None:
         self._answer()
+        assert token_hash
+        name = manifest["metadata"]["name"]
+        if name in self.strangers:
+            raise JobConflictError(name, "it differs at /spec")
         return self.jobs.get(name)
 
     async def list_pods(self, job_uid: str) -> list[PodView]:
@@ -130,13 +139,15 @@ class Api:
         name = f"store-{kind}-{operation}-{row['attempt']}"
         await self.execute(
             "INSERT INTO storeplane.attempts (operation_id, number, store_id, state, job_name, memory_mib, job_uid, "
-            "dispatched_at) VALUES ($1, $2, $3, $4, $5, 512, $6, now())",
+            "dispatched_at, manifest, manifest_sha256, token_hash, token_key_id) "
+            "VALUES ($1, $2, $3, $4, $5, 512, $6, now(), $7, 'hash', sha256('token'), 'key')",
             operation,
             row["attempt"],
             row["store_id"],
             state,
             name,
             job_uid,
+            json.dumps({"metadata": {"name": name}}),
         )
         return name
 
@@ -179,6 +190,11 @@ async def serve(database: Database, *, settings: dict[str, str] | None = None, *
         services = Services.on(
             database, api.jobs, wishes.settings(**given), wake=lambda: api.wakes.append(None), look=lambda: None
         )
-        async with TestServer(make_application(services)) as server:
-            api.url = str(server.make_url("")).rstrip("/")
+        runner = Runner(make_application(services), access_log=None)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            api.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
             yield api
+        finally:
+            await runner.cleanup()
