@@ -4,13 +4,14 @@ An unknown `STOREPLANE_*` variable is refused, because a misspelt setting that i
 worst moment. Secrets are `SecretStr`, so that no log and no traceback shows them.
 """
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from controlplane.domain.errors import ConfigurationError
 
@@ -21,9 +22,19 @@ _READ_ELSEWHERE: Final = frozenset({"STOREPLANE_URL", "STOREPLANE_TOKEN", "STORE
 """Variables of the API's clients and of the development cluster, which may stand in the same shell."""
 _FOREIGN_PREFIX: Final = "STOREPLANE_TEST_"
 """Switches of the test suite."""
-
-
 _S = TypeVar("_S", bound=BaseSettings)
+
+
+def _cidr(text: str) -> str:
+    """Return the range as Kubernetes wants it, `10.0.0.0/8`; `ValueError` when it is none."""
+    return str(ipaddress.ip_network(text))
+
+
+def _listed(value: object) -> object:
+    return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
+
+
+_Cidr = Annotated[str, AfterValidator(_cidr)]
 
 
 class DatabaseSettings(BaseSettings):
@@ -79,6 +90,12 @@ class Settings(DatabaseSettings):
     store_url_scheme: Literal["http", "https"] = "http"
     store_url_port: int = Field(default=8081, ge=0, le=65535)
     """0 for the scheme's own port."""
+    store_ingress_namespace: str = "ingress-nginx"
+    """Its pods may reach what serves in a store; empty for an ingress that is no pod."""
+    store_dns_cidr: _Cidr | None = None
+    """Where stores ask for names beside the pods of kube-system; None for nowhere."""
+    store_denied_cidrs: Annotated[tuple[_Cidr, ...] | None, NoDecode, BeforeValidator(_listed)] = None
+    """Parted by commas: what stores may not reach beside private ranges, such as a public address of the API server."""
 
     create_rate_per_minute: int = Field(default=10, ge=1, le=1_000_000)
     """Stores one user may order in a minute, whatever replica is asked."""

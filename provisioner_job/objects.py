@@ -10,6 +10,7 @@ __all__ = [
     "OWNED_BY",
     "QUOTA_NAME",
     "STORE_LABEL",
+    "labels",
     "limit_range",
     "namespace",
     "quota",
@@ -25,17 +26,18 @@ _ROLE_PREFIX: Final = "storeplane-"
 """The ClusterRoles of a store are the platform's, `storeplane-store-admin` and `storeplane-store-observer`."""
 
 
-def _labels(store_id: UUID) -> dict[str, str]:
+def labels(store_id: UUID) -> dict[str, str]:
+    """Return what everything of a store is labelled with."""
     return {**OWNED_BY, STORE_LABEL: str(store_id)}
 
 
 def namespace(name: str, store_id: UUID) -> dict[str, Any]:
     """Return the store's namespace: pods in it are held to the restricted standard."""
-    labels = _labels(store_id) | {
+    marked = labels(store_id) | {
         "pod-security.kubernetes.io/enforce": "restricted",
         "pod-security.kubernetes.io/warn": "restricted",
     }
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": marked}}
 
 
 def role_binding(name: str, store_id: UUID, *, role: str, subject: tuple[str, str]) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def role_binding(name: str, store_id: UUID, *, role: str, subject: tuple[str, st
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "RoleBinding",
-        "metadata": {"name": role, "namespace": name, "labels": _labels(store_id)},
+        "metadata": {"name": role, "namespace": name, "labels": labels(store_id)},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": _ROLE_PREFIX + role},
         "subjects": [{"kind": "ServiceAccount", "namespace": subject[0], "name": subject[1]}],
     }
@@ -68,7 +70,7 @@ def quota(name: str, store_id: UUID) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "ResourceQuota",
-        "metadata": {"name": QUOTA_NAME, "namespace": name, "labels": _labels(store_id)},
+        "metadata": {"name": QUOTA_NAME, "namespace": name, "labels": labels(store_id)},
         "spec": {"hard": hard},
     }
 
@@ -90,7 +92,7 @@ def limit_range(name: str, store_id: UUID) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "LimitRange",
-        "metadata": {"name": LIMITS_NAME, "namespace": name, "labels": _labels(store_id)},
+        "metadata": {"name": LIMITS_NAME, "namespace": name, "labels": labels(store_id)},
         "spec": {"limits": limits},
     }
 
@@ -100,7 +102,7 @@ def secret(name: str, store_id: UUID, texts: dict[str, str]) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": medusa.SECRET_NAME, "namespace": name, "labels": _labels(store_id)},
+        "metadata": {"name": medusa.SECRET_NAME, "namespace": name, "labels": labels(store_id)},
         "type": "Opaque",
         "stringData": texts,
     }

@@ -5,12 +5,14 @@ A phase remembers nothing: what an earlier attempt has done is found in the clus
 
 import asyncio
 import base64
+import os
 import time
 from typing import Final
 
 from provisioner_job import medusa, objects
 from provisioner_job.errors import PhaseError
 from provisioner_job.exposure import wait_until_exposed
+from provisioner_job.network import address_of_api_server, network_policies
 from provisioner_job.release import install
 from provisioner_job.removal import remove
 from provisioner_job.rights import ensure_rights
@@ -40,11 +42,21 @@ async def _policies(work: Work) -> Facts:
     name, store_id = work.given.namespace, work.given.store_id
     await work.cluster.apply(objects.limit_range(name, store_id))
     await work.cluster.apply(objects.quota(name, store_id))
+    # Before the first pod of the store: a fence that comes later leaves a moment without it.
+    fences = network_policies(
+        name,
+        store_id,
+        work.spec.get("network") or {},
+        jobs_namespace=work.given.pod_namespace,
+        api_server=address_of_api_server(os.environ),
+    )
+    for fence in fences:
+        await work.cluster.apply(fence)
     # Until its controller has counted, a quota refuses every pod, and the controllers that are refused back off.
     while True:
         found = await work.cluster.get("ResourceQuota", objects.QUOTA_NAME, name)
         if found is not None and (found.get("status") or {}).get("hard"):
-            return {"quota": objects.QUOTA_NAME, "limits": objects.LIMITS_NAME}
+            return {"quota": objects.QUOTA_NAME, "limits": objects.LIMITS_NAME, "network_policies": len(fences)}
         await asyncio.sleep(_POLL_SECONDS)
 
 

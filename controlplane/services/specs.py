@@ -85,6 +85,11 @@ def _own(settings: Settings) -> dict[str, Any]:
             "namespace": settings.observer_namespace,
             "service_account": settings.observer_service_account,
         },
+        "network": {
+            "ingress_namespace": settings.store_ingress_namespace,
+            "dns_cidr": settings.store_dns_cidr,
+            "denied_cidrs": list(settings.store_denied_cidrs or ()),
+        },
     }
 
 

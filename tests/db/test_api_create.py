@@ -148,8 +148,12 @@ async def test_unusable_key_is_refused(api: Api, key: str) -> None:
 
 
 async def test_spec_is_frozen_complete(database: Database) -> None:
-    observer = {"STOREPLANE_OBSERVER_NAMESPACE": "platform-ns", "STOREPLANE_OBSERVER_SERVICE_ACCOUNT": "watcher"}
-    async with serve(database, settings=observer) as api:
+    settings = {
+        "STOREPLANE_OBSERVER_NAMESPACE": "platform-ns",
+        "STOREPLANE_OBSERVER_SERVICE_ACCOUNT": "watcher",
+        "STOREPLANE_STORE_DENIED_CIDRS": "203.0.113.7, 2001:db8::/32",
+    }
+    async with serve(database, settings=settings) as api:
         body = await api.create()
         (row,) = await api.execute("SELECT spec FROM storeplane.operations")
         spec = row["spec"]
@@ -175,6 +179,11 @@ async def test_spec_is_frozen_complete(database: Database) -> None:
             "host": host,
             "public_url": f"http://{host}:8081",
             "observer": {"namespace": "platform-ns", "service_account": "watcher"},
+            "network": {
+                "ingress_namespace": "ingress-nginx",
+                "dns_cidr": None,
+                "denied_cidrs": ["203.0.113.7/32", "2001:db8::/32"],
+            },
         }
         assert body["store"]["urls"]["api"] == spec["public_url"]
 

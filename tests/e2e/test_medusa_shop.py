@@ -85,6 +85,9 @@ def test_shop_is_fenced_by_limits_and_pod_security(platform: Platform, order: Or
     quota = _json(platform, "--namespace", namespace, "get", "resourcequota", "store-quota")
     limits = _json(platform, "--namespace", namespace, "get", "limitrange", "store-limits")
 
+    fences = _json(platform, "--namespace", namespace, "get", "networkpolicies")["items"]
+
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert {"store-default-deny", "store-internet"} < {fence["metadata"]["name"] for fence in fences}
     assert quota["status"]["used"]
     assert {limit["type"] for limit in limits["spec"]["limits"]} == {"Pod", "Container", "PersistentVolumeClaim"}

@@ -15,6 +15,7 @@ from provisioner_job.cluster import Cluster
 from provisioner_job.errors import PhaseError, RetryableError
 from provisioner_job.job_input import JobInput
 from provisioner_job.journal import Journal, Redactor
+from provisioner_job.network import network_policies
 from provisioner_job.phases import phases_of
 from provisioner_job.work import Work
 from tests.support.cluster import RUN_LABEL, Namespace, job, pod
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.cluster
 
 (REMOVE,) = phases_of("delete")
-NAMESPACE = phases_of("create")[0]
+NAMESPACE, POLICIES, *_ = phases_of("create")
 FINALIZER = "example.com/never-taken-off"
 
 
@@ -225,6 +226,8 @@ def narrow(cluster: Kube, namespace: Namespace, monkeypatch: pytest.MonkeyPatch)
             {"apiGroups": [""], "resources": ["secrets", "pods", "persistentvolumeclaims"], "verbs": work},
             {"apiGroups": ["apps"], "resources": ["deployments", "statefulsets"], "verbs": work},
             {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": work},
+            {"apiGroups": [""], "resources": ["resourcequotas", "limitranges"], "verbs": ["get", "create", "patch"]},
+            {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["get", "create", "patch"]},
         ),
         role("store-observer", {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}),
         {
@@ -271,6 +274,29 @@ def _can(store: Store, account: str, *words: str) -> bool:
     subject = f"system:serviceaccount:{store.work.given.pod_namespace}:{account}"
     ended = store.kube.run("-n", store.name, "auth", "can-i", *words, f"--as={subject}")
     return ended.stdout.strip() == "yes"
+
+
+async def test_store_is_fenced_and_limited_once(narrow_store: Store) -> None:
+    store = narrow_store
+    store.work.spec["network"] = {"ingress_namespace": "ingress-nginx", "denied_cidrs": ["203.0.113.0/24"]}
+    await NAMESPACE.act(store.work)
+    store.namespace.settled()
+    for _ in range(2):
+        facts = await POLICIES.act(store.work)
+        assert facts == {"quota": "store-quota", "limits": "store-limits", "network_policies": 5}
+    stored = store.kube.json("-n", store.name, "get", "networkpolicies")["items"]
+    wanted = network_policies(
+        store.name,
+        store.work.given.store_id,
+        store.work.spec["network"],
+        jobs_namespace=store.work.given.pod_namespace,
+        api_server="",
+    )
+    assert {each["metadata"]["name"]: each["spec"] for each in stored} == {
+        each["metadata"]["name"]: each["spec"] for each in wanted
+    }
+    # Server-side apply that changed nothing wrote nothing.
+    assert {each["metadata"]["generation"] for each in stored} == {1}
 
 
 async def test_provisioner_and_observer_get_their_rights_in_the_new_namespace(narrow_store: Store) -> None:
