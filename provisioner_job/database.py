@@ -9,14 +9,14 @@ import os
 import re
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any, Final, NamedTuple
 
 import psycopg2
 from psycopg2 import extensions
 
-__all__ = ["PREFER", "SSL_MODES", "Address", "Call", "NotTrustedError", "ServerError", "ask"]
+__all__ = ["PREFER", "SSL_MODES", "Address", "Argument", "Call", "NotTrustedError", "ServerError", "ask"]
 
 PREFER: Final = "prefer"
 VERIFY_FULL: Final = "verify-full"
@@ -70,7 +70,9 @@ class NotTrustedError(ServerError):
         super().__init__("08P01", message)
 
 
-Call = tuple[str, Sequence[str | None]]
+Argument = str | None | Callable[[], str]
+"""A text, or what gives one once the login is done: just before the transaction begins."""
+Call = tuple[str, Sequence[Argument]]
 """A statement, and texts for its %s, as the server reads their types."""
 
 
@@ -95,7 +97,8 @@ def ask(address: Address, *calls: Call, seconds: float) -> list[Any]:
     # Not the connection's own context: that one rolls back after a failure, and when the failure has closed the
     # connection, its complaint hides the cause. The server rolls back what is closed.
     try:
-        answers = [_answer(line, *call) for call in calls]
+        ready = [(statement, [each() if callable(each) else each for each in given]) for statement, given in calls]
+        answers = [_answer(line, *call) for call in ready]
         line.commit()
     except psycopg2.Error as error:
         raise _refused(error) or ConnectionError(_words(error)) from error

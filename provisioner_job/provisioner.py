@@ -1,4 +1,4 @@
-"""One run after its handshake: phases, heartbeat, report. Exactly one store, then the process ends.
+"""One run after its handshake: phases, and beside them heartbeat and reports. Exactly one store, then the process ends.
 
 A run stops by itself when it is told to (SIGTERM, cancelled, superseded) and before its lease ends, so that two pods
 never work at the same time.
@@ -15,7 +15,7 @@ from provisioner_job.errors import ProvisionerError, RefusedError, RetryableErro
 from provisioner_job.job_input import JobInput
 from provisioner_job.namespace_guard import held_by_namespace
 from provisioner_job.outcome import result_of
-from provisioner_job.reports import PhaseReport, Reports
+from provisioner_job.reports import Reports
 from provisioner_job.session import CALL_SECONDS, Session, Started
 from provisioner_job.stopping import stopped
 from provisioner_job.work import Phase, PhasesOf, Work
@@ -88,22 +88,25 @@ async def _guarded(  # noqa: PLR0913 -- as its caller
     *,
     phases_of: PhasesOf,
 ) -> tuple[ProvisionerError | None, str, dict[str, Any]]:
-    """Run the phases beside the heartbeat until one of them ends; return the error, the phase and the facts."""
+    """Run the phases beside heartbeat and reports until one of them ends; return the error, the phase and the facts."""
     cluster = Cluster(session.journal)
     work = Work(given, started.spec, cluster, session.journal, recorded_uid=started.namespace_uid)
     position = [""]
     phases = asyncio.create_task(_phases(work, reports, position, started.kind, phases_of))
     beat = asyncio.create_task(_beat(reports, started.lease_seconds))
+    telling = asyncio.create_task(reports.keep_telling(patience_seconds=_REPORT_PATIENCE_SECONDS))
     told = asyncio.create_task(stop.wait())
     try:
         done, _ = await asyncio.wait(
-            {phases, beat, told}, timeout=started.seconds_left, return_when=asyncio.FIRST_COMPLETED
+            {phases, beat, telling, told}, timeout=started.seconds_left, return_when=asyncio.FIRST_COMPLETED
         )
         # In this order: what is done is done, whatever else happened at the same moment.
         if phases in done:
             error = _error_of(phases)
         elif beat in done:
             error = _error_of(beat)
+        elif telling in done:
+            error = _error_of(telling)
         elif told in done:
             error = stopped()
         else:
@@ -114,6 +117,7 @@ async def _guarded(  # noqa: PLR0913 -- as its caller
         told.cancel()
         await _ended(phases)
         await _ended(beat)
+        await _ended(telling)
         await cluster.close()
     return error, position[0], work.result
 
@@ -136,18 +140,14 @@ async def _ended(task: asyncio.Task[Any]) -> None:
 
 
 async def _phases(work: Work, reports: Reports, position: list[str], kind: str, phases_of: PhasesOf) -> None:
-    # The end of a phase goes with the start of the next: one login less, and nothing happens in between.
-    ended: list[PhaseReport] = []
     for phase in phases_of(kind):
         position[0] = phase.name
         work.journal.say("started", phase=phase.name)
-        began = PhaseReport(phase.name, is_end=False, detail={})
-        await reports.phases(*ended, began, patience_seconds=_REPORT_PATIENCE_SECONDS)
-        ended = [await _one_phase(work, phase)]
-    await reports.phases(*ended, patience_seconds=_REPORT_PATIENCE_SECONDS)
+        reports.note(phase.name, is_end=False, detail={})
+        reports.note(phase.name, is_end=True, detail=await _one_phase(work, phase))
 
 
-async def _one_phase(work: Work, phase: Phase) -> PhaseReport:
+async def _one_phase(work: Work, phase: Phase) -> dict[str, Any]:
     began = time.monotonic()
     act = phase.act(work)
     if work.namespace_uid:
@@ -155,7 +155,7 @@ async def _one_phase(work: Work, phase: Phase) -> PhaseReport:
     facts = await _limited(phase, act)
     seconds = round(time.monotonic() - began, 1)
     work.journal.say(f"done in {seconds:.1f} s", phase=phase.name, **facts)
-    return PhaseReport(phase.name, is_end=True, detail=facts | {"duration_seconds": seconds})
+    return facts | {"duration_seconds": seconds}
 
 
 async def _limited(phase: Phase, act: Awaitable[dict[str, Any]]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ SHORT_SECONDS = 0.5
 """Where the other side never answers, so that nothing is there to be late."""
 
 
-def ask(address: Address, statement: str, *arguments: str | None, seconds: float = SECONDS) -> Any:
+def ask(address: Address, statement: str, *arguments: database.Argument, seconds: float = SECONDS) -> Any:
     (answer,) = database.ask(address, (statement, arguments), seconds=seconds)
     return answer
 
@@ -97,6 +97,19 @@ def test_failing_call_undoes_those_before_it(address: Address) -> None:
     with pytest.raises(ServerError):
         database.ask(address, ("CREATE TABLE made (n int)", []), ("SELECT 1 / 0", []), seconds=SECONDS)
     assert ask(address, "SELECT to_regclass('made')::text") is None
+
+
+def test_argument_that_is_made_is_made_after_the_login(address: Address) -> None:
+    made: list[str] = []
+
+    def make() -> str:
+        made.append("there")
+        return made[-1]
+
+    with pytest.raises(ServerError, match="password"):
+        ask(address._replace(password="guessed"), "SELECT %s::text", make)
+    assert made == []
+    assert ask(address, "SELECT %s::text", make) == "there"
 
 
 def test_wrong_password_is_refused_by_the_server_and_not_told(address: Address) -> None:

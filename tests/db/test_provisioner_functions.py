@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -47,8 +48,8 @@ class Pod:
         )
         return json.loads(answer)
 
-    async def phase(self, name: str, *, is_end: bool, key: str = "key") -> Any:
-        return await self.call("report_event", key, name, is_end, '{"duration_seconds": 1}')
+    async def phase(self, name: str, *ago: float | None, is_end: bool, key: str = "key") -> Any:
+        return await self.call("report_event", key, name, is_end, '{"duration_seconds": 1}', *ago)
 
     async def call(self, name: str, *arguments: object) -> Any:
         places = ", ".join(f"${number}" for number in range(1, len(arguments) + 3))
@@ -149,6 +150,61 @@ async def test_whole_run_ends_with_a_ready_store_and_its_history(pod: Pod, datab
         "store_ready",
         "provisioning_completed",
     ]
+
+
+async def test_phase_is_recorded_when_it_was_by_the_databases_clock(pod: Pod, database: Database) -> None:
+    await pod.start()
+    async with database.transaction() as session:
+        # As if the handshake were a minute old.
+        await session._connection.execute(  # noqa: SLF001 -- time is the one thing a test has to bend
+            "UPDATE storeplane.attempts SET started_at = started_at - interval '1 minute'"
+        )
+    async with pod.connection.transaction():
+        now = await pod.connection.fetchval("SELECT now()")
+        assert await pod.phase("release", 30, is_end=False)
+        assert await pod.phase("release", 20.5, is_end=True)
+        assert await pod.phase("verify", 20.5, is_end=False)
+        # Repeated, as after an answer that was lost: the first word stands.
+        assert await pod.phase("release", 10, is_end=True)
+    async with database.transaction() as session:
+        phases = await session._connection.fetch(  # noqa: SLF001 -- as above
+            "SELECT phase, started_at, finished_at FROM storeplane.phases ORDER BY started_at"
+        )
+        events = await session._connection.fetch(  # noqa: SLF001 -- as above
+            "SELECT event_type, created_at FROM storeplane.store_events WHERE operation_id = $1 ORDER BY id DESC"
+            " LIMIT 4",
+            pod.claimed.operation_id,
+        )
+    begun, ended = now - timedelta(seconds=30), now - timedelta(seconds=20.5)
+    assert [tuple(row) for row in phases] == [("release", begun, ended), ("verify", ended, None)]
+    assert [tuple(row) for row in reversed(events)] == [
+        ("phase_started", begun),
+        ("phase_completed", ended),
+        ("helm_installed", ended),
+        ("phase_started", ended),
+    ]
+
+
+async def test_phase_is_never_recorded_before_what_was_before_it(pod: Pod, database: Database) -> None:
+    await pod.start()
+    assert await pod.phase("release", 3600, is_end=False)
+    assert await pod.phase("release", 0, is_end=True)
+    assert await pod.phase("verify", 3600, is_end=False)
+    assert await pod.phase("verify", 3600, is_end=True)
+    async with database.transaction() as session:
+        started_at = await session._connection.fetchval("SELECT started_at FROM storeplane.attempts")  # noqa: SLF001
+        release, verify = await session._connection.fetch(  # noqa: SLF001 -- the times are not in any view
+            "SELECT started_at, finished_at FROM storeplane.phases ORDER BY phase"
+        )
+    assert started_at == release["started_at"] < release["finished_at"]
+    assert tuple(verify) == (release["finished_at"], release["finished_at"])
+
+
+@pytest.mark.parametrize("ago", [-0.001, 3600.1, float("inf"), float("nan"), None], ids=str)
+async def test_age_of_a_report_that_is_none_is_refused(pod: Pod, ago: float | None) -> None:
+    await pod.start()
+    with pytest.raises(asyncpg.InvalidParameterValueError, match="0 to 3600 seconds"):
+        await pod.phase("release", ago, is_end=False)
 
 
 async def test_stale_session_changes_nothing(pod: Pod, database: Database, owner: Caller) -> None:

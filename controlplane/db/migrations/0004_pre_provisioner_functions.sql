@@ -157,35 +157,52 @@ END
 $$;
 
 -- Start or end of a phase, with its event; false when the session is not current any more. Safe to repeat.
+-- `p_seconds_ago` is how long ago that was when the transaction began: a pod tells several of them at once, in their
+-- order. A provisioner that does not say it tells each at once.
 CREATE FUNCTION storeplane.report_event(
-  p_operation uuid, p_number integer, p_session_key text, p_phase text, p_is_end boolean, p_detail jsonb
+  p_operation uuid, p_number integer, p_session_key text, p_phase text, p_is_end boolean, p_detail jsonb,
+  p_seconds_ago double precision DEFAULT 0
 ) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   v_changed boolean;
   v_store   uuid;
+  v_at      timestamptz;
 BEGIN
+  -- No attempt lasts longer; not-a-number is above every number.
+  IF (p_seconds_ago BETWEEN 0 AND 3600) IS NOT TRUE THEN
+    RAISE EXCEPTION 'a report is 0 to 3600 seconds old, not %', p_seconds_ago
+      USING ERRCODE = 'invalid_parameter_value';
+  END IF;
   IF NOT storeplane.session_is_current(p_operation, p_number, p_session_key) THEN
     RETURN false;
   END IF;
-  SELECT store_id INTO v_store FROM storeplane.operations WHERE id = p_operation;
+  -- Never before what happened before it: the pod's clock and its way here are not exact.
+  SELECT o.store_id,
+         greatest(now() - make_interval(secs => p_seconds_ago), a.started_at,
+                  (SELECT max(coalesce(p.finished_at, p.started_at)) FROM storeplane.phases AS p
+                    WHERE p.operation_id = p_operation AND p.number = p_number))
+    INTO v_store, v_at
+    FROM storeplane.operations AS o
+    JOIN storeplane.attempts AS a ON a.operation_id = o.id AND a.number = p_number
+   WHERE o.id = p_operation;
   IF p_is_end THEN
     IF p_phase = 'namespace' AND p_detail ->> 'uid' IS NOT NULL THEN
       UPDATE storeplane.stores SET namespace_uid = p_detail ->> 'uid' WHERE id = v_store;
     END IF;
-    UPDATE storeplane.phases SET finished_at = now(), detail = coalesce(p_detail, '{}')
+    UPDATE storeplane.phases SET finished_at = v_at, detail = coalesce(p_detail, '{}')
      WHERE operation_id = p_operation AND number = p_number AND phase = p_phase AND finished_at IS NULL;
   ELSE
-    INSERT INTO storeplane.phases (operation_id, number, phase, detail)
-    VALUES (p_operation, p_number, p_phase, coalesce(p_detail, '{}'))
+    INSERT INTO storeplane.phases (operation_id, number, phase, started_at, detail)
+    VALUES (p_operation, p_number, p_phase, v_at, coalesce(p_detail, '{}'))
     ON CONFLICT ON CONSTRAINT phases_pkey DO NOTHING;
   END IF;
   v_changed := FOUND;
   IF v_changed THEN
-    INSERT INTO storeplane.store_events (store_id, operation_id, event_type, message, metadata)
+    INSERT INTO storeplane.store_events (store_id, operation_id, event_type, message, metadata, created_at)
     SELECT v_store, p_operation, e.event_type, e.message,
-           coalesce(p_detail, '{}') || jsonb_build_object('phase', p_phase, 'attempt', p_number)
+           coalesce(p_detail, '{}') || jsonb_build_object('phase', p_phase, 'attempt', p_number), v_at
       FROM (VALUES
         (CASE WHEN p_is_end THEN 'phase_completed' ELSE 'phase_started' END,
          format('Phase %s %s', p_phase, CASE WHEN p_is_end THEN 'completed' ELSE 'started' END)),

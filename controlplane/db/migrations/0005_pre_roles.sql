@@ -38,7 +38,7 @@ GRANT EXECUTE ON FUNCTION
   TO storeplane_app;
 GRANT EXECUTE ON FUNCTION
   storeplane.start_attempt(uuid, integer, text, text, text, text),
-  storeplane.report_event(uuid, integer, text, text, boolean, jsonb),
+  storeplane.report_event(uuid, integer, text, text, boolean, jsonb, double precision),
   storeplane.heartbeat(uuid, integer, text),
   storeplane.finish_attempt(uuid, integer, text, text, jsonb, jsonb)
   TO storeplane_provisioner;
