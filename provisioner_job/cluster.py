@@ -187,6 +187,7 @@ def _resource(kind: str) -> Any:
 
     return {
         "Deployment": apps_v1.Deployment,
+        "Event": core_v1.Event,
         "Ingress": networking_v1.Ingress,
         "Job": batch_v1.Job,
         "Namespace": core_v1.Namespace,

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 from provisioner_job.cluster import Cluster
 from provisioner_job.errors import PhaseError, ProvisionerError, RetryableError
+from provisioner_job.guarded import guarded
 
 __all__ = ["held_by_namespace"]
 
@@ -35,25 +36,13 @@ async def held_by_namespace(cluster: Cluster, namespace: str, uid: str, act: Cor
     PhaseError
         NAMESPACE_GONE. What `act` raises in a namespace that stays is passed on.
     """
-    acting = asyncio.create_task(act)
-    watching = asyncio.create_task(_watch(cluster, namespace, uid))
     try:
-        await asyncio.wait({acting, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not acting.done():
-            # Ends with an error or not at all.
-            watching.result()
-        try:
-            return acting.result()
-        except ProvisionerError as error:
-            gone = await _last_look(cluster, namespace, uid)
-            if gone is not None:
-                raise gone from error
-            raise
-    finally:
-        # Waited for: Helm is being stopped meanwhile.
-        for task in (acting, watching):
-            task.cancel()
-        await asyncio.gather(acting, watching, return_exceptions=True)
+        return await guarded(act, _watch(cluster, namespace, uid))
+    except ProvisionerError as error:
+        gone = await _last_look(cluster, namespace, uid)
+        if gone is not None:
+            raise gone from error
+        raise
 
 
 async def _watch(cluster: Cluster, namespace: str, uid: str) -> None:

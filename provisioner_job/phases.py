@@ -12,6 +12,7 @@ from typing import Final
 from provisioner_job import medusa, objects
 from provisioner_job.errors import PhaseError
 from provisioner_job.exposure import wait_until_exposed
+from provisioner_job.hindrances import unhindered
 from provisioner_job.network import address_of_api_server, network_policies
 from provisioner_job.release import install
 from provisioner_job.removal import remove
@@ -92,13 +93,15 @@ async def _release(work: Work) -> Facts:
 
 
 async def _setup(work: Work) -> Facts:
-    return await wait_for_setup(work.cluster, work.given.namespace, work.journal)
+    waiting = wait_for_setup(work.cluster, work.given.namespace, work.journal)
+    return await unhindered(work.cluster, work.given.namespace, work.journal, "setup", waiting)
 
 
 async def _verify(work: Work) -> Facts:
     host = medusa.service_host(work.given.namespace)
     began = time.monotonic()
-    count = await ask_for_products(host, medusa.PORT, work.publishable_key, work.journal)
+    asking = ask_for_products(host, medusa.PORT, work.publishable_key, work.journal)
+    count = await unhindered(work.cluster, work.given.namespace, work.journal, "verify", asking)
     work.result["product_count"] = count
     return {"products": count, "seconds_until_answer": round(time.monotonic() - began, 1)}
 

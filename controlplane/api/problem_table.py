@@ -278,6 +278,24 @@ FAILURES: Final[Mapping[str, Failure]] = MappingProxyType(
         "SETUP_TIMEOUT": Failure("The store's setup took too long.", "See the setup Job's log; retry."),
         "SETUP_GONE": Failure("The Job of the store's setup is gone.", "It is retried; nothing to do."),
         "SETUP_STAYS": Failure("A failed setup cannot be removed.", "Look at the setup Job with kubectl; retry."),
+        "IMAGE_UNAVAILABLE": Failure(
+            "An image of the store cannot be had.",
+            "Check the reference and the registry's credentials; retry with `refresh_spec` after mending the settings.",
+        ),
+        "CONTAINER_NOT_CREATED": Failure("A container of the store cannot be made.", "See `detail`; it is retried."),
+        "SHOP_CRASHES": Failure(
+            "A container of the store crashes again and again.",
+            "Its last lines are in `detail`; mend the cause, retry.",
+        ),
+        "POD_UNSCHEDULABLE": Failure(
+            "No node takes a pod of the store.", "Add room, or see in `detail` what the nodes lack; it is retried."
+        ),
+        "QUOTA_EXCEEDED": Failure(
+            "The store's quota leaves no room for a pod.", "Give the store a larger plan or quota, then retry."
+        ),
+        "POD_REFUSED": Failure(
+            "The cluster refuses a pod of the store.", "See which policy or webhook in `detail`; mend it, retry."
+        ),
         "NO_PRODUCTS": Failure("The shop runs and shows no products.", "See the setup's log; retry."),
         "SERVICE_WITHOUT_PODS": Failure("The store's Service selects no pods.", "See the chart's values; retry."),
         "OBJECT_GONE": Failure("An object of the store went away during the run.", "Find out who removed it; retry."),

@@ -1,0 +1,161 @@
+"""Seeing why a store's pods do not come up, long before the wait for them would end.
+
+A pod without its image, a quota that leaves no room, a container that crashes again and again: a phase that waits for
+the shop would wait to its own limit and then know nothing but that. Each kind of hindrance has a time after which it is
+believed, because most pass by themselves: a node is added, a claim is bound, a registry answers again.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from provisioner_job.cluster import Cluster
+from provisioner_job.errors import PhaseError, ProvisionerError, RetryableError
+from provisioner_job.guarded import guarded
+from provisioner_job.journal import Journal
+
+__all__ = ["Hindrance", "hindrances", "unhindered"]
+
+_T = TypeVar("_T")
+_Object = dict[str, Any]
+_POLL_SECONDS: Final = 2.0
+_LOG_LINES: Final = 15
+_CRASHES: Final = 3
+"""Starts again after which a crash is no accident: some ten seconds, with the kubelet's pauses."""
+_ABSENT: Final = re.compile(
+    r"not found|manifest unknown|pull access denied|unauthorized|forbidden|InvalidImageName", re.IGNORECASE
+)
+"""A registry's or a runtime's answer, as opposed to none: asking again changes nothing."""
+_PULLING: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"})
+_CREATING: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+
+
+@dataclass(frozen=True, slots=True)
+class Hindrance:
+    """What keeps one object of the store from working."""
+
+    code: str
+    title: str
+    detail: str
+    seconds: float
+    """For so long it may pass by itself."""
+    is_final: bool
+    """Another attempt would meet the same."""
+    log_of: tuple[str, str] | None = None
+    """Pod and container whose log tells more."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What stays the same while the words change, such as a back-off that grows."""
+        return self.code, self.detail.partition(":")[0]
+
+
+async def unhindered(
+    cluster: Cluster, namespace: str, journal: Journal, phase: str, act: Coroutine[Any, Any, _T]
+) -> _T:
+    """Return what `act` returns, or stop it when the store's pods cannot come up.
+
+    Raises
+    ------
+    PhaseError, RetryableError
+        The hindrance, by whether another attempt would meet it again; the detail names the object and the cause. What
+        `act` raises is passed on.
+    """
+    return await guarded(act, _watch(cluster, namespace, journal, phase))
+
+
+async def _watch(
+    cluster: Cluster, namespace: str, journal: Journal, phase: str, *, clock: Callable[[], float] = time.monotonic
+) -> None:
+    since: dict[tuple[str, str], float] = {}
+    old: frozenset[str] | None = None
+    while True:
+        await asyncio.sleep(_POLL_SECONDS)
+        believed = None
+        # Who cannot see does not judge: the phase itself finds out about a cluster that is away.
+        with suppress(ProvisionerError):
+            pods, events = await cluster.list("Pod", namespace, {}), await cluster.list("Event", namespace, {})
+            if old is None:
+                # Events stay for an hour, so these may be of what is over. What is not over is said again.
+                old = frozenset(event["metadata"]["resourceVersion"] for event in events)
+            found = hindrances(pods, [each for each in events if each["metadata"]["resourceVersion"] not in old])
+            now = clock()
+            for each in found:
+                if each.key not in since:
+                    journal.say("a pod does not come up", phase=phase, level="warning", cause=each.detail)
+            since = {each.key: since.get(each.key, now) for each in found}
+            believed = next((each for each in found if now - since[each.key] >= each.seconds), None)
+        if believed is not None:
+            raise await _error(cluster, namespace, believed)
+
+
+async def _error(cluster: Cluster, namespace: str, hindrance: Hindrance) -> ProvisionerError:
+    detail = hindrance.detail
+    if hindrance.log_of is not None:
+        pod, container = hindrance.log_of
+        log = await cluster.log_tail(pod, namespace, container, _LOG_LINES)
+        detail = f"{detail}\n{log.strip()}"
+    kind = PhaseError if hindrance.is_final else RetryableError
+    return kind(hindrance.code, hindrance.title, detail)
+
+
+def hindrances(pods: list[_Object], events: list[_Object]) -> list[Hindrance]:
+    """Return what holds up the store, from its pods and the events of its namespace. Pure."""
+    owned = {owner["uid"] for pod in pods for owner in pod["metadata"].get("ownerReferences") or ()}
+    found = [each for pod in pods for each in _of_pod(pod)]
+    found += [
+        each
+        for event in events
+        # An owner that has a pod by now has got over what was said about it.
+        if event.get("reason") == "FailedCreate" and event["involvedObject"].get("uid") not in owned
+        for each in _of_refusal(event)
+    ]
+    # A pod that is refused is refused many times.
+    return list({each.key: each for each in found}.values())
+
+
+def _of_pod(pod: _Object) -> Iterator[Hindrance]:
+    if pod["metadata"].get("deletionTimestamp"):
+        return
+    name, status = pod["metadata"]["name"], pod.get("status") or {}
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            detail = f"pod {name}: {condition.get('message', '')}"
+            yield Hindrance("POD_UNSCHEDULABLE", "No node takes a pod of the store", detail, 90, is_final=False)
+    for container in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
+        yield from _of_container(name, container)
+
+
+def _of_container(pod: str, status: _Object) -> Iterator[Hindrance]:
+    waiting = (status.get("state") or {}).get("waiting") or {}
+    reason, message, name = waiting.get("reason") or "", waiting.get("message") or "", status["name"]
+    where = f"pod {pod}, container {name}"
+    if reason in _PULLING:
+        detail = f"{where}: {reason} of {status.get('image', '')}: {message}"
+        is_final = _ABSENT.search(f"{reason} {message}") is not None
+        title = "An image of the store cannot be had"
+        yield Hindrance("IMAGE_UNAVAILABLE", title, detail, 10 if is_final else 60, is_final=is_final)
+    elif reason in _CREATING:
+        title = "A container of the store cannot be made"
+        yield Hindrance("CONTAINER_NOT_CREATED", title, f"{where}: {reason}: {message}", 60, is_final=False)
+    elif reason == "CrashLoopBackOff" and status.get("restartCount", 0) >= _CRASHES:
+        ended = (status.get("lastState") or {}).get("terminated") or {}
+        detail = f"{where}: {ended.get('reason', 'Error')}, exit code {ended.get('exitCode', 'unknown')}, "
+        detail += f"{status['restartCount']} starts again"
+        title = "A container of the store crashes again and again"
+        yield Hindrance("SHOP_CRASHES", title, detail, 0, is_final=True, log_of=(pod, name))
+
+
+def _of_refusal(event: _Object) -> Iterator[Hindrance]:
+    owner, message = event["involvedObject"], event.get("message") or ""
+    detail = f"{owner.get('kind')} {owner.get('name')}: {message}"
+    if "exceeded quota" in message:
+        yield Hindrance("QUOTA_EXCEEDED", "The store's quota leaves no room for a pod", detail, 30, is_final=True)
+    elif "forbidden" in message or "denied the request" in message:
+        yield Hindrance("POD_REFUSED", "The cluster refuses a pod of the store", detail, 30, is_final=True)
+    else:
+        yield Hindrance("POD_REFUSED", "The cluster refuses a pod of the store", detail, 60, is_final=False)
