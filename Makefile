@@ -94,6 +94,10 @@ bench: init ## Measure the cluster; prints one table
 bench-dispatch: init ## Measure the dispatcher: request to Job to done, its cost and its rates, each beside its target
 	@$(BIN)/python bench/dispatch.py --name bench $(BENCH_ARGS)
 
+.PHONY: bench-shop
+bench-shop: init ## Measure a shop: request to products, phase by phase, beside the same chart by hand; and its removal
+	@$(BIN)/python bench/shop.py $(BENCH_ARGS)
+
 .PHONY: lock
 lock: init ## Resolve requirements/*.in anew into hashed pins without addresses
 	@for layer in bootstrap controlplane provisioner devcluster dev; do \

@@ -88,6 +88,16 @@ class Machine:
         print(f"{what}: kept {len(kept)} of {len(taken)}, others took {share:.0%}", file=sys.stderr, flush=True)
         return [each for each, _ in kept], Noise(load, share), len(taken)
 
+    def watch(self) -> Callable[[], Noise]:
+        """Begin to watch; the call that is returned tells what went on beside since then."""
+        load, began, before = os.getloadavg()[0], time.monotonic(), (_busy_seconds(), self._own_seconds())
+
+        def seen() -> Noise:
+            busy, own = _busy_seconds() - before[0], self._own_seconds() - before[1]
+            return Noise(load, max(0.0, busy - own) / ((time.monotonic() - began) * (os.cpu_count() or 1)))
+
+        return seen
+
     async def _measured(self, what: str, measure: Callable[[], Awaitable[_T]]) -> tuple[_T, Noise]:
         quiet = await self._await_quiet()
         load = os.getloadavg()[0]
@@ -95,11 +105,8 @@ class Machine:
         return await self._once(measure)
 
     async def _once(self, measure: Callable[[], Awaitable[_T]]) -> tuple[_T, Noise]:
-        load, began, before = os.getloadavg()[0], time.monotonic(), (_busy_seconds(), self._own_seconds())
-        result = await measure()
-        busy, own = _busy_seconds() - before[0], self._own_seconds() - before[1]
-        foreign = max(0.0, busy - own) / ((time.monotonic() - began) * (os.cpu_count() or 1))
-        return result, Noise(load, foreign)
+        seen = self.watch()
+        return await measure(), seen()
 
     async def _await_quiet(self) -> bool:
         deadline = time.monotonic() + self._patience
