@@ -44,13 +44,17 @@ def new_secrets(host: str) -> dict[str, str]:
 
 
 def values(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return the chart's values for a frozen spec."""
-    return {
+    """Return the chart's values for a frozen spec; one without an image for a storefront has none."""
+    given: dict[str, Any] = {
         "image": {name: spec["images"][name] for name in ("server", "postgres", "redis")},
         "secretName": SECRET_NAME,
         "host": spec["host"],
         "publicUrl": spec["public_url"],
     }
+    if "storefront" in spec["images"]:
+        given["image"]["storefront"] = spec["images"]["storefront"]
+        given["storefront"] = {"enabled": True, "title": spec.get("name", "")}
+    return given
 
 
 def service_host(namespace: str) -> str:

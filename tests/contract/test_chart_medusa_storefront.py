@@ -1,0 +1,129 @@
+"""The medusa chart with its storefront: what is at which path, and that it is fenced like the rest of the store."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import kubernetes_validate
+import pytest
+
+from provisioner_job import medusa, network, objects
+from tests.contract.test_chart_medusa import GIVEN, IMAGES, KUBERNETES, PRESETS, containers, helm_template, render
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+REFERENCE = "storeplane.local/medusa-storefront:0123456789abcdef"
+STORE = UUID(int=1)
+TITLES = ["Harbour & Hearth", 'Ann\'s "best" {{ .Values }} $(PUBLISHABLE_KEY) \\ <b>', "店"]
+
+
+def spec(name: str) -> dict[str, Any]:
+    images = IMAGES | {"storefront": REFERENCE}
+    return {"images": images, "name": name, "host": GIVEN["host"], "public_url": GIVEN["publicUrl"]}
+
+
+def paths(objects_: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+    (rule,) = objects_[f"Ingress/{medusa.INGRESS}"]["spec"]["rules"]
+    return {path["path"]: path["backend"]["service"]["name"] for path in rule["http"]["paths"]}
+
+
+def storefront(objects_: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    pod: dict[str, Any] = objects_["Deployment/storefront"]["spec"]["template"]
+    return pod
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_storefront_is_at_the_root_and_the_server_keeps_its_paths(tmp_path: Path, preset: str) -> None:
+    made = render(tmp_path, medusa.values(spec("Shop")), preset)
+
+    for document in made.values():
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+    found = paths(made)
+    assert found.pop("/") == "storefront"
+    assert {"/store", "/admin", "/app", "/auth", "/health", "/static", "/hooks"} <= set(found)
+    assert set(found.values()) == {"medusa"}
+
+
+def test_without_its_image_there_is_no_storefront(tmp_path: Path) -> None:
+    given = spec("Shop")
+    del given["images"]["storefront"]
+
+    made = render(tmp_path, medusa.values(given))
+
+    assert paths(made) == {"/": "medusa"}
+    assert not [name for name in made if name.endswith("/storefront")]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_storefront_fits_the_limits_of_a_store(tmp_path: Path, preset: str) -> None:
+    made = render(tmp_path, medusa.values(spec("Shop")), preset)
+    (container,) = storefront(made)["spec"]["containers"]
+    smallest = next(each["min"] for each in _limits() if each["type"] == "Container")
+
+    for amounts in container["resources"].values():
+        assert int(amounts["cpu"].removesuffix("m")) >= int(smallest["cpu"].removesuffix("m"))
+        assert int(amounts["memory"].removesuffix("Mi")) >= int(smallest["memory"].removesuffix("Mi"))
+    millicores = mebibytes = 0
+    for each in containers(made):
+        cpu, memory = each["resources"]["limits"]["cpu"], each["resources"]["limits"]["memory"]
+        millicores += int(cpu[:-1]) if cpu.endswith("m") else int(cpu) * 1000
+        mebibytes += int(memory[:-2]) * (1024 if memory.endswith("Gi") else 1)
+    assert millicores <= 4000
+    assert mebibytes <= 4096
+
+
+def test_storefront_is_restricted_and_known_to_the_network_policies(tmp_path: Path) -> None:
+    pod = storefront(render(tmp_path, medusa.values(spec("Shop"))))
+    (container,) = pod["spec"]["containers"]
+
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert pod["spec"]["securityContext"]["runAsUser"] > 0
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    policies = network.network_policies("ns", STORE, {}, jobs_namespace="", api_server="")
+    (serving,) = [each for each in policies if each["metadata"]["name"] == "store-serving"]
+    (wanted,) = serving["spec"]["podSelector"]["matchExpressions"]
+    assert pod["metadata"]["labels"][wanted["key"]] in wanted["values"]
+
+
+@pytest.mark.parametrize("title", TITLES)
+def test_title_reaches_the_pod_as_one_json_text(tmp_path: Path, title: str) -> None:
+    (container,) = storefront(render(tmp_path, medusa.values(spec(title))))["spec"]["containers"]
+    environment = {each["name"]: each for each in container["env"]}
+
+    written = environment["TITLE_JSON"]["value"]
+
+    # As the kubelet writes it into the environment.
+    assert "$(" not in written.replace("$$", "")
+    assert json.loads(written.replace("$$", "$")) == title
+    assert environment["PUBLISHABLE_KEY"]["valueFrom"]["secretKeyRef"]["key"] == "PUBLISHABLE_KEY"
+
+
+def test_storefront_without_an_image_is_refused(tmp_path: Path) -> None:
+    refused = helm_template(tmp_path, {**GIVEN, "storefront": {"enabled": True}})
+
+    assert refused.returncode != 0
+    assert "image.storefront is needed" in refused.stderr
+
+
+def test_setup_does_not_depend_on_the_storefront(tmp_path: Path) -> None:
+    given = spec("Shop")
+    without = {**given, "images": IMAGES}
+
+    (job,) = [each for each in render(tmp_path, medusa.values(given)).values() if each["kind"] == "Job"]
+    (other,) = [each for each in render(tmp_path, medusa.values(without)).values() if each["kind"] == "Job"]
+
+    assert job == other
+
+
+def _limits() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = objects.limit_range("ns", STORE)["spec"]["limits"]
+    return found
