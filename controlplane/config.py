@@ -81,6 +81,8 @@ class Settings(DatabaseSettings):
     medusa_image: str = Field(min_length=1)
     medusa_postgres_image: str = Field(min_length=1)
     medusa_redis_image: str = Field(min_length=1)
+    medusa_storefront_image: str | None = None
+    """Our own small storefront at the shops' `/`; none without it, or where it is empty."""
 
     store_preset: Literal["default", "local", "prod"] = "default"
     """Which values the chart begins with; `local` asks for little, so that a laptop holds several shops."""
@@ -124,11 +126,14 @@ class Settings(DatabaseSettings):
         if engine != "medusa":
             message = f"no image settings for the engine {engine}"
             raise ConfigurationError(message)
-        return {
+        images = {
             "server": self.medusa_image,
             "postgres": self.medusa_postgres_image,
             "redis": self.medusa_redis_image,
         }
+        if self.medusa_storefront_image:
+            images["storefront"] = self.medusa_storefront_image
+        return images
 
 
 def _refuse_unknown(environment: Mapping[str, str]) -> None:

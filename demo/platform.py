@@ -104,7 +104,7 @@ def install(name: str, images: Mapping[str, str], overrides: Mapping[str, Any] |
     ----------
     images
         Names as in images.toml to references that are loaded; ``controlplane``, ``provisioner``, ``postgres``,
-        ``redis`` and ``medusa`` are needed.
+        ``redis``, ``medusa`` and ``medusa-storefront`` are needed.
     overrides
         Values of the chart that win, such as ``{"image": {"provisioner": reference}}``.
 
@@ -121,7 +121,12 @@ def install(name: str, images: Mapping[str, str], overrides: Mapping[str, Any] |
             "controlplane": images["controlplane"],
             "provisioner": images["provisioner"],
             "postgres": images["postgres"],
-            "medusa": {"server": images["medusa"], "postgres": images["postgres"], "redis": images["redis"]},
+            "medusa": {
+                "server": images["medusa"],
+                "postgres": images["postgres"],
+                "redis": images["redis"],
+                "storefront": images["medusa-storefront"],
+            },
         },
         "stores": {"urlPort": cluster.settings.shops_port},
     }

@@ -2,7 +2,7 @@
 
 Keys of a spec: `version`, `engine`, `engine_version`, `chart`, `chart_version`, `preset`, `plan`, `images` (by the
 chart's names), `provisioner_image`, `namespace`, `host`, `public_url`, `observer` {`namespace`, `service_account`},
-`traceparent`.
+`name`, `traceparent`.
 """
 
 from dataclasses import dataclass
@@ -25,14 +25,23 @@ class Place:
     host: str
     public_url: str
 
+    def urls(self, images: dict[str, str]) -> dict[str, str | None]:
+        """Return where browsers and programs find the store, which is made of `images`."""
+        return {
+            "storefront": f"{self.public_url}/" if "storefront" in images else None,
+            "admin": f"{self.public_url}/app",
+            "api": self.public_url,
+        }
 
-def frozen(engine: Engine, place: Place, settings: Settings, traceparent: str) -> dict[str, Any]:
+
+def frozen(engine: Engine, name: str, place: Place, settings: Settings, traceparent: str) -> dict[str, Any]:
     """Return the complete spec of a new store."""
     return {
         "version": 1,
         **_resolved(engine, settings),
         **_own(settings),
         "plan": _PLAN,
+        "name": name,
         "namespace": place.namespace,
         "host": place.host,
         "public_url": place.public_url,

@@ -231,6 +231,7 @@ class Stores:
         suffix = base64.b32encode(secrets.token_bytes(5)).decode().lower()
         host = f"{names.host_label(slug, suffix)}.{self._settings.store_domain}"
         place = specs.Place(names.namespace(slug, suffix), host, self._public_url(host))
+        spec = specs.frozen(engine, name, place, self._settings, origin.traceparent)
         return NewStore(
             store_id=uuid7(),
             operation_id=uuid7(),
@@ -240,8 +241,8 @@ class Stores:
             slug=slug,
             engine=engine.name,
             namespace=place.namespace,
-            urls={"storefront": None, "admin": f"{place.public_url}/app", "api": place.public_url},
-            spec=specs.frozen(engine, place, self._settings, origin.traceparent),
+            urls=place.urls(spec["images"]),
+            spec=spec,
             request_id=origin.request_id,
             ip=origin.ip,
             creates_per_minute=self._settings.create_rate_per_minute,

@@ -169,6 +169,7 @@ async def test_spec_is_frozen_complete(database: Database) -> None:
             "chart_version": "0.1.0",
             "preset": "default",
             "plan": "standard",
+            "name": body["store"]["name"],
             "images": {
                 "server": "storeplane.local/medusa:1",
                 "postgres": "storeplane.local/postgres:1",
@@ -186,6 +187,17 @@ async def test_spec_is_frozen_complete(database: Database) -> None:
             },
         }
         assert body["store"]["urls"]["api"] == spec["public_url"]
+        assert body["store"]["urls"]["storefront"] is None
+
+
+async def test_storefront_is_frozen_and_told_where_the_setting_names_its_image(database: Database) -> None:
+    reference = "storeplane.local/medusa-storefront:1"
+    async with serve(database, settings={"STOREPLANE_MEDUSA_STOREFRONT_IMAGE": reference}) as api:
+        body = await api.create()
+        (row,) = await api.execute("SELECT spec FROM storeplane.operations")
+
+        assert row["spec"]["images"]["storefront"] == reference
+        assert body["store"]["urls"]["storefront"] == row["spec"]["public_url"] + "/"
 
 
 @pytest.mark.parametrize(
