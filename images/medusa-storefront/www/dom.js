@@ -21,15 +21,13 @@ export function say(text) {
   byId("said").textContent = text
 }
 
-/** Run work while a button is out of use, so that a second press does nothing. */
+/** Run work, during which the button ignores presses. It is not disabled: that would take the keyboard's focus away. */
 export async function withBusy(button, work) {
-  if (button.disabled) return
-  button.disabled = true
+  if (button.getAttribute("aria-busy") === "true") return
   button.setAttribute("aria-busy", "true")
   try {
     await work()
   } finally {
-    button.disabled = false
     button.removeAttribute("aria-busy")
   }
 }
