@@ -302,7 +302,11 @@ async def test_end_beside_a_report_under_way_loses_and_doubles_nothing(
     assert await administrator.fetchval("SELECT state FROM storeplane.operations") == "succeeded"
 
 
-async def test_refused_report_stops_the_phase_that_lasts(given: JobInput, administrator: asyncpg.Connection) -> None:
+async def test_refused_report_stops_the_phase_that_lasts(
+    given: JobInput, administrator: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Later than the phase's own limit: a heartbeat would be refused as well.
+    monkeypatch.setattr(provisioner, "_HEARTBEAT_SECONDS", 3600.0)
     ended = asyncio.Event()
 
     async def lose(_work: Work) -> dict[str, object]:
