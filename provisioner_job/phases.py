@@ -119,8 +119,8 @@ PHASE_STEPS: Final[tuple[Phase, ...]] = (
     Phase("secrets", 90, _secrets),
     # Helm has 80 s and 20 to be stopped; a failed setup has 20 to go before that.
     Phase("release", 180, _release),
-    # Migrations and seed take half a minute with one CPU and a minute with half of one. Longer than the Job's own
-    # limit in the chart, so that its end is seen and told.
+    # A template takes seconds; migrations and seed half a minute with one CPU and a minute with half of one. Longer
+    # than the Job's own limit in the chart (330 s), so that its end is seen and told.
     Phase("setup", 420, _setup),
     Phase("verify", 180, _verify),
     Phase("expose", 90, _expose),

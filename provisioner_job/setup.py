@@ -14,8 +14,8 @@ from provisioner_job.journal import Journal
 __all__ = ["failed_container", "remove_failed_setups", "wait_for_setup"]
 
 _ROLE: Final = {"storeplane.dev/role": "setup"}
-_POLL_SECONDS: Final = 0.5
-"""One small read; a watch that is silently dropped would cost more than it saves in a minute."""
+_POLL_SECONDS: Final = 0.25
+"""Two small reads for a few seconds; a watch that is silently dropped would cost more than it saves."""
 _CAUSE_LINES: Final = 20
 _REMOVAL_SECONDS: Final = 20.0
 """A removed Job is gone at once; only a finalizer of somebody else's holds it."""

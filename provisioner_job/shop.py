@@ -14,7 +14,8 @@ from provisioner_job.journal import Journal
 
 __all__ = ["ask_for_products", "products_in"]
 
-_POLL_SECONDS: Final = 0.5
+_POLL_SECONDS: Final = 0.1
+"""The last thing a whole order waits for; while the shop is not there, a refusal on the spot."""
 _ANSWER_SECONDS: Final = 10.0
 _BODY_LIMIT_BYTES: Final = 4 * 2**20
 _OK: Final = 200

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHART = checkout() / "charts" / "medusa"
-PRESETS = ["", "values-local.yaml"]
+PRESETS = ["", "values-local.yaml", "values-prod.yaml"]
 KUBERNETES = "1.34"
 IMAGES = {
     "server": "storeplane.local/medusa:0123456789abcdef",
@@ -189,6 +189,41 @@ def test_ingress_and_service_have_the_names_that_the_provisioner_asks_for(tmp_pa
     selector = objects[f"Service/{service}"]["spec"]["selector"]
     (server,) = [each for each in workloads(objects) if each["metadata"]["name"] == "medusa"]
     assert selector.items() <= server["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_databases_are_reached_as_soon_as_they_listen(tmp_path: Path) -> None:
+    objects = render(tmp_path)
+    early = {
+        name
+        for name, document in objects.items()
+        if document["kind"] == "Service" and document["spec"].get("publishNotReadyAddresses")
+    }
+    # Not the shop: before it is ready it has nothing to say.
+    assert early == {"Service/postgres", "Service/redis"}
+
+
+def test_production_differs_from_a_local_store_only_where_it_must(tmp_path: Path) -> None:
+    local, production = (without_revision(render(tmp_path, preset=f"values-{name}.yaml")) for name in ("local", "prod"))
+
+    assert set(differences(local, production)) == {"ingressClassName", "requests"}
+
+
+def without_revision(objects: dict[str, dict[str, Any]]) -> Any:
+    """Return the documents without the setup's revision, which follows from its requests."""
+    revision = setup_job(objects)["metadata"]["name"].removeprefix("setup-")
+    return json.loads(json.dumps(objects).replace(revision, "revision"))
+
+
+def differences(one: Any, other: Any, key: str = "") -> Iterator[str]:
+    """Yield the keys under which two documents differ, the requests as a whole."""
+    if isinstance(one, dict) and isinstance(other, dict) and key != "requests":
+        for each in one.keys() | other.keys():
+            yield from differences(one.get(each), other.get(each), each)
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for left, right in zip(one, other, strict=True):
+            yield from differences(left, right, key)
+    elif one != other:
+        yield key
 
 
 def test_parts_that_are_elsewhere_are_left_out(tmp_path: Path) -> None:
