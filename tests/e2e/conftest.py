@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from demo import release
+from demo.order import Order, place
 from demo.platform import Platform, install, kubectl_of, up
 from devcluster.images.builder import build_all
 from devcluster.sources.choice import DevclusterSource, choose_source, refuse_foreign_for_tests
@@ -67,3 +70,21 @@ def installer(platform: Platform) -> Iterator[Installer]:
     made = Installer(kubectl_of(platform.name))
     yield made
     made.install()
+
+
+@pytest.fixture(scope="session")
+def order(platform: Platform) -> Iterator[Order]:
+    """Order one shop for everything that only looks at a shop or buys in it; its namespace goes afterwards."""
+    told: list[str] = []
+    placed = place(platform, f"Test {secrets.token_hex(3)}", told.append)
+    assert placed.operation["state"] == "succeeded", f"{placed.operation['error']}\n" + "\n".join(told)
+    yield placed
+    kubectl_of(platform.name).do("delete", "namespace", placed.store["namespace"], "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def shop_secrets(platform: Platform, order: Order) -> dict[str, str]:
+    """Give what the shop's Secret holds: its publishable key and its administrator's log-in among it."""
+    found = kubectl_of(platform.name).get("secret", "store-secrets", order.store["namespace"])
+    assert found is not None
+    return {key: base64.b64decode(value).decode() for key, value in found["data"].items()}

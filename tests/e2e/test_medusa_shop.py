@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import secrets
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from demo.order import Order, call, place, products
+from demo.order import call, products
 from tests.support.polling import poll
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping
 
+    from demo.order import Order
     from demo.platform import Platform
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -34,21 +33,8 @@ def _json(platform: Platform, *words: str) -> Any:
     return json.loads(asked.stdout)
 
 
-@pytest.fixture(scope="module")
-def order(platform: Platform) -> Iterator[Order]:
-    """Order one shop, which the tests of this module look at; its namespace goes afterwards."""
-    told: list[str] = []
-    placed = place(platform, f"Test {secrets.token_hex(3)}", told.append)
-    assert placed.operation["state"] == "succeeded", f"{placed.operation['error']}\n" + "\n".join(told)
-    yield placed
-    _kubectl(platform, "delete", "namespace", placed.store["namespace"], "--wait=false")
-
-
-def test_shop_serves_its_seeded_products(platform: Platform, order: Order) -> None:
-    secret = _json(platform, "--namespace", order.store["namespace"], "get", "secret", "store-secrets")
-    key = base64.b64decode(secret["data"]["PUBLISHABLE_KEY"]).decode()
-
-    listed = products(platform, order, key)
+def test_shop_serves_its_seeded_products(platform: Platform, order: Order, shop_secrets: Mapping[str, str]) -> None:
+    listed = products(platform, order, shop_secrets["PUBLISHABLE_KEY"])
 
     assert order.store["state"] == "ready"
     assert len(listed) == 4

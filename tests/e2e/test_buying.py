@@ -1,0 +1,111 @@
+"""Somebody buys: Medusa's own SDK places an order, and the storefront gives a browser what it needs for the same."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.support.npm_packages import installed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from demo.order import Order
+    from demo.platform import Platform
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+CLIENT = Path(__file__).parent / "client"
+BUYER = "ada@example.com"
+SERVER_PATHS = ["/health", "/app/", "/store/products", "/admin/orders", "/auth/user/emailpass"]
+
+
+def _buy(folder: Path, order: Order, shop_secrets: Mapping[str, str]) -> Any:
+    shutil.copy(CLIENT / "buy.mjs", folder)
+    (folder / "node_modules").symlink_to(installed(CLIENT))
+    wish = {
+        "url": order.store["urls"]["api"],
+        "publishableKey": shop_secrets["PUBLISHABLE_KEY"],
+        "email": BUYER,
+        "admin": {"email": shop_secrets["ADMIN_EMAIL"], "password": shop_secrets["ADMIN_PASSWORD"]},
+    }
+    ended = subprocess.run(
+        ["node", "buy.mjs"],
+        cwd=folder,
+        input=json.dumps(wish),
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
+
+
+def _get(platform: Platform, order: Order, path: str) -> tuple[http.client.HTTPResponse, bytes]:
+    """Ask as a browser does: by the shop's own name, and connected to by number."""
+    address = urlsplit(order.store["urls"]["storefront"])
+    connection = http.client.HTTPConnection("127.0.0.1", platform.shops_port, timeout=30)
+    try:
+        connection.request("GET", path, headers={"Host": f"{address.hostname}:{address.port}"})
+        response = connection.getresponse()
+        return response, response.read()
+    finally:
+        connection.close()
+
+
+def test_a_client_buys_and_the_administrator_finds_the_order(
+    tmp_path: Path, order: Order, shop_secrets: Mapping[str, str]
+) -> None:
+    bought = _buy(tmp_path, order, shop_secrets)
+
+    assert len(bought["products"]) == 4
+    assert all(
+        variant["calculated_price"]["calculated_amount"] > 0 and variant["calculated_price"]["currency_code"] == "eur"
+        for product in bought["products"]
+        for variant in product["variants"]
+    )
+    price = bought["products"][0]["variants"][0]["calculated_price"]["calculated_amount"]
+    delivery = bought["shippingOptions"][0]["amount"]
+    assert delivery > 0
+    placed = bought["order"]
+    assert placed["total"] == 2 * price + delivery
+    assert placed["email"] == BUYER
+    (seen,) = [each for each in bought["adminOrders"] if each["id"] == placed["id"]]
+    assert (seen["total"], seen["email"], seen["currency_code"]) == (placed["total"], BUYER, "eur")
+    assert [item["quantity"] for item in seen["items"]] == [2]
+
+
+def test_storefront_is_given_its_own_shops_key_and_name(
+    platform: Platform, order: Order, shop_secrets: Mapping[str, str]
+) -> None:
+    page, markup = _get(platform, order, "/")
+    config, told = _get(platform, order, "/config.json")
+
+    assert (page.status, config.status) == (200, 200)
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert "script-src 'self'" in page.headers["Content-Security-Policy"]
+    assert json.loads(told) == {"publishableKey": shop_secrets["PUBLISHABLE_KEY"], "title": order.store["name"]}
+    parts = re.findall(r'(?:src|href)="([\w./]+\.\w+)"', markup.decode())
+    assert {"shop.js", "shop.css"} <= set(parts)
+    assert {part: _get(platform, order, f"/{part}")[0].status for part in parts} == dict.fromkeys(parts, 200)
+    assert _get(platform, order, "/no-such-page")[0].status == 404
+
+
+def test_server_keeps_its_paths_beside_the_storefront(platform: Platform, order: Order) -> None:
+    found = {path: _get(platform, order, path) for path in SERVER_PATHS}
+
+    # The header of the storefront's server; Medusa sends none.
+    assert [path for path, (response, _) in found.items() if response.headers.get("Server") == "nginx"] == []
+    assert found["/health"][1] == b"OK"
+    assert b"<html" in found["/app/"][1]
+    assert json.loads(found["/store/products"][1])["message"].startswith("Publishable API key required")
+    assert found["/admin/orders"][0].status == 401
