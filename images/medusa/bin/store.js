@@ -1,29 +1,25 @@
 #!/usr/bin/env node
-// The two ways this image runs.
+// The ways this image runs.
 //
-//   store.js setup   migrate, seed, and record in the database that this revision is set up; then end
-//   store.js serve   wait until the setup of this revision is recorded, then serve
+//   store.js setup     set the database up for this revision and record that; then end
+//   store.js serve     wait until the setup of this revision is recorded, then serve
+//   store.js template  migrate and seed an empty database without a tenant; used by the image's build alone
 //
-// Setup is one process: Medusa's own commands each load the whole application, which costs seconds a store waits for.
-// Serve waits inside the server's process, with the application's code already loaded, so that the shop answers as
-// soon as possible after the setup's last line.
+// Setup restores a template into an empty database, which needs a driver and no Medusa; any other database is migrated
+// and seeded in one process, because Medusa's own commands each load the whole application. Serve loads all code before
+// it waits, so that the shop answers as soon as possible after the setup's last line.
 const net = require("node:net")
-const { setTimeout: delay } = require("node:timers/promises")
+const { alone, eventually, record, recorded, withDatabase } = require("./database")
+const { say } = require("./journal")
 
 const DIRECTORY = process.cwd()
-const DEPENDENCY_SECONDS = 120 // a database's first start on a busy machine takes a few; then something is wrong
-const RETRY_MILLISECONDS = 250
-const REPORT_SECONDS = 10
+const QUERY_SECONDS = 10
+const RESTORE_SECONDS = 120 // the template is one query; it takes one second with a CPU of its own
+const APPLICATION = ["DATABASE_URL", "REDIS_URL", "JWT_SECRET", "COOKIE_SECRET"]
 const NEEDED = {
-  setup: ["DATABASE_URL", "REDIS_URL", "SETUP_REVISION", "PUBLISHABLE_KEY", "ADMIN_EMAIL", "ADMIN_PASSWORD", "JWT_SECRET", "COOKIE_SECRET"],
-  serve: ["DATABASE_URL", "REDIS_URL", "SETUP_REVISION", "PUBLIC_URL", "JWT_SECRET", "COOKIE_SECRET"],
-}
-
-const started = process.hrtime.bigint()
-
-function say(text) {
-  const seconds = Number(process.hrtime.bigint() - started) / 1e9
-  console.log(`[store] ${seconds.toFixed(1)} s ${text}`)
+  setup: [...APPLICATION, "SETUP_REVISION", "PUBLISHABLE_KEY", "ADMIN_EMAIL", "ADMIN_PASSWORD"],
+  serve: [...APPLICATION, "SETUP_REVISION", "PUBLIC_URL"],
+  template: APPLICATION,
 }
 
 // As process 1 of a container a signal without a handler is ignored, and a deletion would take the whole grace period.
@@ -40,85 +36,46 @@ function endOnSignal() {
   }
 }
 
-async function connectable(name, url) {
-  const { hostname, port } = new URL(url)
-  await eventually(name, () => new Promise((resolve, reject) => {
-    const socket = net.connect({ host: hostname, port: Number(port), timeout: 2000 })
-    socket.once("connect", () => resolve(socket.destroy()))
-    socket.once("timeout", () => socket.destroy(new Error("no answer within 2 s")))
-    socket.once("error", reject)
-  }), DEPENDENCY_SECONDS)
+async function setup() {
+  endOnSignal()
+  const { readTemplate, restoreWhenEmpty } = require("./template")
+  const { tenantRows } = require("./tenant")
+  const { PUBLISHABLE_KEY, ADMIN_EMAIL, ADMIN_PASSWORD, SETUP_REVISION } = process.env
+  const template = readTemplate()
+  const tenant = tenantRows({ publishableKey: PUBLISHABLE_KEY, email: ADMIN_EMAIL, password: ADMIN_PASSWORD })
+  tenant.catch(() => {}) // told where it is awaited; the database may take longer
+  await alone(RESTORE_SECONDS, async (client) => {
+    say("the database answers")
+    if (await restoreWhenEmpty(client, template, tenant, SETUP_REVISION)) return
+    await migrateAndSeed()
+    await withDatabase(QUERY_SECONDS, (other) => record(other, SETUP_REVISION))
+  })
+  say(`setup ${SETUP_REVISION} recorded`)
 }
 
-// Try until it works. The last error is said while waiting: a wrong address must not look like a hang.
-async function eventually(name, attempt, limitSeconds) {
-  const begun = Date.now()
-  let reported = begun
-  for (;;) {
-    try {
-      return await attempt()
-    } catch (error) {
-      const waited = (Date.now() - begun) / 1000
-      if (waited > limitSeconds) throw new Error(`${name} did not come within ${limitSeconds} s: ${error.message}`, { cause: error })
-      if (Date.now() - reported > REPORT_SECONDS * 1000) {
-        reported = Date.now()
-        say(`waiting for ${name}: ${error.message}`)
-      }
-    }
-    await delay(RETRY_MILLISECONDS)
-  }
+async function makeTemplate() {
+  await alone(QUERY_SECONDS, migrateAndSeed)
 }
 
-async function withDatabase(work) {
-  const { Client } = require("pg")
-  const client = new Client({ connectionString: process.env.DATABASE_URL, connectionTimeoutMillis: 5000, query_timeout: 10000 })
-  client.on("error", () => {}) // the query in flight reports it; without a listener it would end the process
-  await client.connect()
-  try {
-    return await work(client)
-  } finally {
-    await client.end().catch(() => {})
-  }
-}
-
-// One setup at a time on one database: the lock lives as long as the connection, so a killed setup frees it.
-async function alone(work) {
-  return withDatabase(async (client) => {
-    await eventually("the end of another setup", async () => {
-      const { rows } = await client.query("select pg_try_advisory_lock(hashtext('storeplane setup')) as free")
-      if (!rows[0].free) throw new Error("another setup holds the database")
-    }, DEPENDENCY_SECONDS)
-    return work()
+// Medusa closes Redis when its scripts are done, without waiting for the events that they have just given it. Nobody
+// listens to these in a setup, and the rejection nobody awaits would end the process with the work done but not recorded.
+function outliveLateEvents() {
+  process.on("unhandledRejection", (error) => {
+    if (error instanceof Error && error.message === "Connection is closed.") return say("an event came after Redis was closed")
+    console.error(`[store] failed: ${(error && error.stack) || error}`)
+    process.exit(1)
   })
 }
 
-// Medusa guards its scripts with a lock in Redis as well, for an hour: a setup killed in the middle would keep every
-// later one out. Whoever runs alone knows that a lock found here is a dead one's.
-async function removeDeadLock() {
-  const Redis = require("ioredis")
-  const redis = new Redis(process.env.REDIS_URL, { connectTimeout: 5000, commandTimeout: 5000, maxRetriesPerRequest: 3 })
-  redis.on("error", (error) => say(`Redis: ${error.message}`))
-  try {
-    if (await redis.del("medusa_lock:migration-scripts-running")) say("removed the lock of a setup that was killed")
-  } finally {
-    redis.disconnect()
-  }
-}
-
-async function setup() {
-  endOnSignal()
+// The caller holds the setup's lock.
+async function migrateAndSeed() {
+  outliveLateEvents()
   process.env.MEDUSA_WORKER_MODE = "server" // a setup must not pick up background work
   const { initializeContainer } = require("@medusajs/medusa/loaders/index")
   const { migrate } = require("@medusajs/medusa/commands/db/migrate")
   const { runMigrationScripts } = require("@medusajs/medusa/commands/db/run-scripts")
   say("code loaded")
-  await connectable("the database", process.env.DATABASE_URL)
   await connectable("Redis", process.env.REDIS_URL)
-  say("database and Redis answer")
-  await alone(() => setUp(initializeContainer, migrate, runMigrationScripts))
-}
-
-async function setUp(initializeContainer, migrate, runMigrationScripts) {
   const container = await initializeContainer(DIRECTORY)
   const logger = container.resolve("logger")
   const done = await migrate({
@@ -139,24 +96,43 @@ async function setUp(initializeContainer, migrate, runMigrationScripts) {
   await removeDeadLock()
   await runMigrationScripts({ directory: DIRECTORY, container, logger })
   say("seeded")
-  await withDatabase(async (client) => {
-    await client.query(
-      "create table if not exists storeplane_setup (revision text primary key, finished_at timestamptz not null default now())"
-    )
-    await client.query("insert into storeplane_setup (revision) values ($1) on conflict do nothing", [process.env.SETUP_REVISION])
-  })
-  say(`setup ${process.env.SETUP_REVISION} recorded`)
+}
+
+async function connectable(name, url) {
+  const { hostname, port } = new URL(url)
+  await eventually(name, () => new Promise((resolve, reject) => {
+    const socket = net.connect({ host: hostname, port: Number(port), timeout: 2000 })
+    socket.once("connect", () => resolve(socket.destroy()))
+    socket.once("timeout", () => socket.destroy(new Error("no answer within 2 s")))
+    socket.once("error", reject)
+  }))
+}
+
+// Medusa guards its scripts with a lock in Redis as well, for an hour: a setup killed in the middle would keep every
+// later one out. Whoever runs alone knows that a lock found here is a dead one's.
+async function removeDeadLock() {
+  const Redis = require("ioredis")
+  const redis = new Redis(process.env.REDIS_URL, { connectTimeout: 5000, commandTimeout: 5000, maxRetriesPerRequest: 3 })
+  redis.on("error", (error) => say(`Redis: ${error.message}`))
+  try {
+    if (await redis.del("medusa_lock:migration-scripts-running")) say("removed the lock of a setup that was killed")
+  } finally {
+    redis.disconnect()
+  }
 }
 
 async function serve() {
   const release = endOnSignal()
+  const { preload, readList, recallPaths } = require("./preload")
+  const { files, paths } = readList()
+  recallPaths(paths)
   const { default: start } = require("@medusajs/medusa/commands/start")
-  say("code loaded")
-  // No limit of its own: the startup probe ends a wait that is too long, and says so where people look.
-  await eventually(`setup ${process.env.SETUP_REVISION}`, () => withDatabase(async (client) => {
-    const { rowCount } = await client.query("select 1 from storeplane_setup where revision = $1", [process.env.SETUP_REVISION])
-    if (rowCount === 0) throw new Error("another revision is set up, this one is not yet")
-  }), Infinity)
+  const { initializeContainer } = require("@medusajs/medusa/loaders/index")
+  // As the start itself does first: what is loaded next looks at the configuration.
+  await initializeContainer(DIRECTORY, { skipDbConnection: true })
+  const count = await preload(files)
+  say(`code loaded, ${count} modules of it ahead of their use`)
+  await recorded(process.env.SETUP_REVISION)
   say("setup found, starting")
   release() // Medusa brings handlers of its own, which let requests in flight end
   await start({ directory: DIRECTORY, port: Number(process.env.PORT || 9000), types: false })
@@ -175,7 +151,7 @@ async function main() {
     process.exit(2)
   }
   if (command === "serve") return serve()
-  await setup()
+  await (command === "setup" ? setup() : makeTemplate())
   process.exit(0) // modules leave timers and sockets behind
 }
 
