@@ -25,6 +25,8 @@ async function answerOf(path, options = {}) {
 }
 
 function sentence(status, body) {
+  // An ingress without a server behind it: the shop is being started, or changed.
+  if (status >= 502 && status <= 504) return "The shop is not ready at the moment. Please try again soon."
   if (status === 429) return "The shop is very busy. Please wait a moment."
   // A refused request says what is wrong with it; a fault of the shop's says nothing a shopper could use.
   if (status >= 400 && status < 500 && body?.message) return body.message
@@ -54,7 +56,7 @@ export class Api {
 
   /** One page of products with their prices, and how many there are in all. */
   async products(regionId, offset) {
-    const wanted = `region_id=${encodeURIComponent(regionId)}&limit=${PAGE}&offset=${offset}`
+    const wanted = `region_id=${encodeURIComponent(regionId)}&limit=${PAGE}&offset=${offset}&order=title`
     return this.#get(`/store/products?${wanted}&fields=*variants.calculated_price`)
   }
 
