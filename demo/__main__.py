@@ -82,6 +82,8 @@ def _show_products(platform: Platform, ordered: Order) -> None:
     for product in products(platform, ordered, key):
         variants = len(product.get("variants") or [])
         print(f"  {product['title']:24} {product['handle']:24} {variants} variants")
+    if storefront := ordered.store["urls"]["storefront"]:
+        print(f"open it in a browser: {storefront}")
     print()
 
 
