@@ -23,8 +23,8 @@ _FAILURE_PAUSE_SECONDS: Final = 2.0
 """After a failed pass: long enough not to burden what is down, short enough to be back at once."""
 _PASS_LIMIT_SECONDS: Final = 120.0
 """A pass that takes longer hangs somewhere; every single wait inside it has a shorter limit."""
-_NEWS_PAUSE_SECONDS: Final = 0.02
-"""What happens to many attempts within that time is looked at in one pass."""
+_NEWS_PAUSE_SECONDS: Final = 0.1
+"""What happens to many attempts within that time is looked at in one pass. A success needs none: its pod reports it."""
 _SWEEP_SECONDS: Final = 20.0
 _DRAIN_SECONDS: Final = 8.0
 """For creates and harvests under way when the process is told to end, within its grace of ten seconds."""

@@ -50,15 +50,10 @@ class RetryFacts:
 
     store_id: UUID
     owner_id: UUID
-    kind: OperationKind
     state: OperationState
-    attempt: int
     spec: dict[str, Any]
-    engine: str
     store_state: StoreState
     is_cancelling: bool
-    is_open: bool
-    """It has an open attempt."""
     newer_id: UUID | None
     """The store's newest operation after this one, clean-ups aside."""
 
@@ -161,7 +156,6 @@ class OperationRows:
         if row is None:
             return None
         typed = {
-            "kind": OperationKind(row["kind"]),
             "state": OperationState(row["state"]),
             "store_state": StoreState(row["store_state"]),
         }

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from controlplane.domain.transitions import AttemptState, OperationState
+from controlplane.domain.transitions import AttemptState, OperationState, is_final
 
 __all__ = [
     "AttemptFacts",
@@ -119,3 +119,8 @@ class AttemptFacts:
     cancel_requested_at: datetime | None
     waiting_reason: str
     """What its user is told while the pod has not begun."""
+
+    @property
+    def may_be_concluded(self) -> bool:
+        """Whether its end leaves the operation with something to follow: a retry, a failure, the end of a cancel."""
+        return self.is_newest and self.finished_at is not None and not is_final(self.operation_state)

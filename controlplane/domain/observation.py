@@ -1,6 +1,6 @@
 """What was seen of an attempt in its cluster, reduced to what a decision needs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -22,14 +22,16 @@ class JobView:
     reason: str
     """Reason and message of a terminal Failed condition; empty otherwise."""
     is_terminating: bool
-    store_id: UUID | None = None
-    """From the label, as `operation_id` is."""
     created_at: datetime | None = None
     """By the API server's clock, as every moment here is by its cluster's: fit to order and to show, not to compare
     with the database's."""
     finished_at: datetime | None = None
     """When the terminal condition was set."""
     ttl_seconds: int | None = None
+
+    def is_news_after(self, known: "JobView") -> bool:
+        """Whether an attempt may have to be decided anew: our own change of its TTL is no reason."""
+        return (self.end, self.is_terminating) != (known.end, known.is_terminating)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +58,6 @@ class PodView:
     node: str = ""
     """Empty while no node was chosen."""
     is_terminating: bool = False
-    deleting_since: datetime | None = None
-    """When somebody asked for its deletion."""
-    is_unschedulable: bool = False
     disruption: str = ""
     """Why the cluster took the pod away, in its word: `PreemptionByScheduler`, `Evicted`; empty when it did not."""
     pod_reason: str = ""
@@ -73,6 +72,12 @@ class PodView:
     def has_ended(self) -> bool:
         """Whether it will do nothing more."""
         return self.exit_code is not None or self.phase in ("Succeeded", "Failed")
+
+    def is_news_after(self, known: "PodView") -> bool:
+        """Whether an attempt may have to be decided anew: a node that was chosen or a container that runs is usual."""
+        if (self.has_ended, self.is_terminating, self.waits) != (known.has_ended, known.is_terminating, known.waits):
+            return True
+        return self.has_ended and replace(self, node=known.node, started=known.started) != known
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from controlplane.kube.errors import KubeError, KubeUnavailableError
 from controlplane.kube.views import event_page
 from controlplane.kube.wire import ListOf, StorePod
 
-__all__ = ["ContainerLog", "PodEvidence", "StoreEvidence", "evidence_text", "pod_events", "store_evidence"]
+__all__ = ["ContainerLog", "PodEvidence", "StoreEvidence", "pod_events", "store_evidence"]
 
 _TOTAL_SECONDS: Final = 10.0
 _LOG_BYTES: Final = 16 * 1024
@@ -114,23 +114,6 @@ async def pod_events(client: KubeClient, namespace: str, pod_uid: str) -> tuple[
         They could not be read.
     """
     return tuple(await _events(client, namespace, f"involvedObject.uid={pod_uid}"))
-
-
-def evidence_text(evidence: StoreEvidence) -> str:
-    """Return the evidence as text for a person, to stand below the provisioner's log."""
-    parts = ["== the store's own pods and warnings =="]
-    parts += evidence.unreadable
-    for event in evidence.events:
-        when = event.last_at.strftime("%H:%M:%SZ") if event.last_at else "-"
-        about = f"{event.object_kind}/{event.object_name}"
-        parts.append(f"{when} {event.reason} {about} (x{event.count}): {event.message[:_MESSAGE_LIMIT]}")
-    for pod in evidence.pods:
-        parts.append(f"-- pod {pod.name}: {pod.state}")
-        for log in pod.logs:
-            run = ", the run before" if log.is_previous else ""
-            parts.append(f"-- log of {pod.name}/{log.container}{run}")
-            parts.append(log.unreadable or log.text.rstrip("\n"))
-    return "\n".join(parts) + "\n"
 
 
 async def _within(deadline: float, what: str, reading: Awaitable[_Answer], otherwise: _Answer) -> tuple[_Answer, str]:

@@ -6,7 +6,6 @@ event loop for seconds. Pure: no calls. What does not have the shape of an answe
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any, Final, Generic, Literal, TypeVar
 
 import msgspec
@@ -22,7 +21,6 @@ from controlplane.kube.wire import (
     Labels,
     Line,
     ListOf,
-    Metadata,
     Pod,
     PodStatus,
     State,
@@ -114,7 +112,6 @@ def job_view(job: Job) -> JobView:
         end=end,
         reason=reason,
         is_terminating=metadata.deletion_timestamp is not None,
-        store_id=labels.id_of(marks.store_id),
         created_at=metadata.creation_timestamp,
         finished_at=finished_at,
         ttl_seconds=job.spec.ttl_seconds_after_finished if job.spec is not None else None,
@@ -151,8 +148,6 @@ def pod_view(pod: Pod) -> PodView:
         started=state.running is not None or (ended is not None and ended.reason not in _NEVER_RAN),
         node=pod.spec.node_name if pod.spec is not None else "",
         is_terminating=metadata.deletion_timestamp is not None,
-        deleting_since=_deleting_since(metadata),
-        is_unschedulable=unscheduled is not None and unscheduled.reason == "Unschedulable",
         disruption=disruption,
         pod_reason=status.reason,
     )
@@ -184,13 +179,6 @@ def _waits(unscheduled: Condition | None, waiting: Waiting | None) -> str:
 
 def _sentence(reason: str, message: str) -> str:
     return f"{reason}: {message}".removesuffix(": ")[:_WAITING_LIMIT]
-
-
-def _deleting_since(metadata: Metadata) -> datetime | None:
-    """Return when the deletion was asked for; the timestamp itself lies ahead by the grace period."""
-    if metadata.deletion_timestamp is None:
-        return None
-    return metadata.deletion_timestamp - timedelta(seconds=metadata.deletion_grace_period_seconds or 0)
 
 
 def _event_view(event: Event) -> EventView:

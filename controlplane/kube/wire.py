@@ -38,7 +38,6 @@ class _Lean(msgspec.Struct, gc=False):
 class Labels(_Lean):
     """Labels of ours and the Job controller's."""
 
-    store_id: str = msgspec.field(default="", name=keys.STORE_ID)
     operation_id: str = msgspec.field(default="", name=keys.OPERATION_ID)
     attempt: str = msgspec.field(default="", name=keys.ATTEMPT)
     job_uid: str | None = msgspec.field(default=None, name=keys.JOB_UID)
@@ -52,7 +51,6 @@ class Metadata(_Lean, rename="camel"):
     resource_version: str = ""
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
-    deletion_grace_period_seconds: int | None = None
     labels: Labels | None = None
 
 

@@ -61,7 +61,7 @@ class Harvester:
         self._not_before: dict[_Key, float] = {}
 
     def tell(self, on_done: Callable[[UUID], None]) -> None:
-        """Say from now on which operation's attempt was harvested."""
+        """Say from now on which operation's attempt was harvested while there is something left to do for it."""
         self._on_done = on_done
 
     def offer(self, attempt: AttemptFacts, seen: Observation, decision: Harvest) -> None:
@@ -101,7 +101,6 @@ class Harvester:
                 is_done = False
         if is_done:
             self._not_before.pop(key, None)
-            self._on_done(attempt.operation_id)
         else:
             self._not_before[key] = self._clock() + _RETRY_SECONDS
             with suppress(ControlPlaneError):
@@ -127,6 +126,9 @@ class Harvester:
             return True
         _log.info("attempt harvested", log_characters=len(log or ""), exit_code=exit_code)
         await self._let_go(attempt, seen, is_followed=is_followed)
+        if not have_ended:
+            # Its pods have yet to be seen out.
+            self._on_done(attempt.operation_id)
         return True
 
     async def _log(self, pod_name: str) -> str | None:

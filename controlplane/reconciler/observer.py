@@ -109,7 +109,8 @@ class Observer:
         if job is None or job.operation_id is None:
             return
         _remember(self._operations, job.uid, job.operation_id)
-        self._on_news(job.operation_id)
+        if old is None or new is None or new.is_news_after(old):
+            self._on_news(job.operation_id)
 
     def _pod_changed(self, old: PodView | None, new: PodView | None) -> None:
         pod = new or old
@@ -118,7 +119,7 @@ class Observer:
         if new is None and pod.has_ended:
             _remember(self._ended, pod.uid, pod)
         operation_id = self._operations.get(pod.job_uid or "")
-        if operation_id is not None:
+        if operation_id is not None and (old is None or new is None or new.is_news_after(old)):
             self._on_news(operation_id)
 
 

@@ -99,8 +99,14 @@ class Reconciler:
         news, self._news = list(self._news), set()
         if not news:
             return False
-        concluded = await self._conclusions.conclude(news)
-        did_end = await self._reconcile_all(news, {})
+        now, attempts = await self._rows.list_unsettled(_PAGE, operations=news)
+        # Of all news little is an end, and of the ends most are successes: nothing follows, so nothing is asked for.
+        ended = [each.operation_id for each in attempts if each.may_be_concluded]
+        concluded = await self._conclusions.conclude(ended) if ended else []
+        if concluded:
+            # The operations are in other states now.
+            now, attempts = await self._rows.list_unsettled(_PAGE, operations=news)
+        did_end = await self._reconcile_all(now, attempts, None)
         return bool(concluded) or did_end
 
     async def run_all(self) -> bool:
@@ -118,7 +124,7 @@ class Reconciler:
             return bool(concluded)
         self._questions_left = _QUESTIONS
         refused = await self._refused_pods()
-        did_end = await self._reconcile_all(None, refused)
+        did_end = await self._reconcile_all(*await self._rows.list_unsettled(_PAGE), refused)
         return bool(concluded) or did_end
 
     async def _refused_pods(self) -> dict[str, str]:
@@ -136,8 +142,10 @@ class Reconciler:
             _log.warning("reasons for missing pods not read", error=str(error))
             return {}
 
-    async def _reconcile_all(self, operations: Sequence[UUID] | None, refused: dict[str, str]) -> bool:
-        now, attempts = await self._rows.list_unsettled(_PAGE, operations=operations)
+    async def _reconcile_all(
+        self, now: datetime | None, attempts: Sequence[AttemptFacts], refused: dict[str, str] | None
+    ) -> bool:
+        """Look at each attempt; `refused` None leaves out why pods do not start, which costs calls."""
         if now is None:
             return False
         ended = []
@@ -145,7 +153,7 @@ class Reconciler:
             if count % _BREATHE == _BREATHE - 1:
                 await asyncio.sleep(0)
             seen = self._observer.observe(attempt)
-            if operations is None:
+            if refused is not None:
                 seen = await self._explained(attempt, seen, now, refused)
             if await self._reconcile(attempt, seen, now):
                 ended.append(attempt.operation_id)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
 
-from controlplane.domain.observation import EventView
-from controlplane.kube.evidence import ContainerLog, PodEvidence, StoreEvidence, evidence_text, store_evidence
+from controlplane.kube.evidence import store_evidence
 from tests.support.faulty_cluster import FaultyCluster, faulty_cluster, refusal
 
 if TYPE_CHECKING:
@@ -137,18 +135,3 @@ async def test_what_has_not_come_in_time_says_so_and_the_rest_is_there(
     found = await store_evidence(client, NAMESPACE, total_seconds=0.5)
     ((log,),) = [each.logs for each in found.pods]
     assert log.unreadable == "not readable: the log did not come in time"
-
-
-def test_text_says_everything_a_person_needs() -> None:
-    warning = EventView("BackOff", "again", "Pod", "web", "u", True, 4, datetime(2026, 1, 1, 12, tzinfo=UTC))  # noqa: FBT003 -- in order
-    logs = (ContainerLog("app", is_previous=True, text="boom\n"), ContainerLog("side", False, "", "not readable: no"))  # noqa: FBT003 -- in order
-    text = evidence_text(StoreEvidence((PodEvidence("web", "Pending", logs),), (warning,), ("not readable: pvc",)))
-    assert text.splitlines()[1:] == [
-        "not readable: pvc",
-        "12:00:00Z BackOff Pod/web (x4): again",
-        "-- pod web: Pending",
-        "-- log of web/app, the run before",
-        "boom",
-        "-- log of web/side",
-        "not readable: no",
-    ]

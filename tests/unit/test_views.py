@@ -46,14 +46,11 @@ def test_pod_state(  # noqa: PLR0913 -- one column each
 def test_moments_and_places_of_a_pod() -> None:
     view = pod_view_of("deleted_going")
     assert view.created_at == datetime(2026, 11, 22, 20, 15, 41, tzinfo=UTC)
-    # The timestamp itself is a second later: that is when the grace period is over.
-    assert view.deleting_since == datetime(2026, 11, 22, 20, 15, 46, tzinfo=UTC)
     assert (view.is_terminating, view.node, view.finished_at) == (True, "node-1", None)
     assert pod_view_of("deleted").finished_at is not None
     waiting = pod_view_of("too_little_cpu")
-    assert (waiting.node, waiting.is_unschedulable, waiting.is_terminating) == ("", True, False)
+    assert (waiting.node, waiting.is_terminating) == ("", False)
     assert waiting.waits.startswith("Unschedulable: 0/1 nodes are available: 1 Insufficient cpu.")
-    assert not pod_view_of("image_never").is_unschedulable
 
 
 def test_waiting_sentence_is_cut_and_empty_while_all_is_usual() -> None:
@@ -112,11 +109,11 @@ def test_labels_are_read_as_what_they_should_be_or_not_at_all() -> None:
     good = _job()
     good["metadata"]["labels"]["store-id"] = str(ID)
     view = _read(good)
-    assert (view.operation_id, view.attempt, view.store_id, view.ttl_seconds) == (ID, 1, ID, None)
+    assert (view.operation_id, view.attempt, view.ttl_seconds) == (ID, 1, None)
     foreign = _job(spec={"ttlSecondsAfterFinished": 0})
     foreign["metadata"]["labels"] = {"operation-id": "me", "attempt": "-1", "store-id": ""}
     view = _read(foreign)
-    assert (view.operation_id, view.attempt, view.store_id, view.ttl_seconds) == (None, None, None, 0)
+    assert (view.operation_id, view.attempt, view.ttl_seconds) == (None, None, 0)
     del foreign["metadata"]["labels"]
     assert _read(foreign).operation_id is None
 

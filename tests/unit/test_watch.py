@@ -382,7 +382,7 @@ async def test_name_belongs_to_the_job_that_has_it_now(bench: Bench) -> None:
     found = bench.jobs.by_name("one")
     assert found is not None
     assert found.uid == "new"
-    assert bench.jobs.by_uid("old") is None
+    assert "old" not in bench.jobs.snapshot()
 
 
 async def test_name_is_put_right_by_a_list_after_a_replay_of_its_former_owner(bench: Bench) -> None:
@@ -506,12 +506,12 @@ async def test_thousands_of_jobs_are_taken_up_and_let_go_in_slices(bench: Bench)
     ticker = asyncio.create_task(tick())
     await watched.relist()
     assert (len(watched.snapshot()), sum(told_in.values())) == (2000, 2000)
-    assert max(told_in.values()) <= 250
+    assert max(told_in.values()) <= 100
     told_in.clear()
     bench.server._objects.clear()  # noqa: SLF001 -- all at once
     await watched.relist()
     assert (len(watched.snapshot()), sum(told_in.values())) == (0, 2000)
-    assert max(told_in.values()) <= 250
+    assert max(told_in.values()) <= 100
     ticker.cancel()
 
 
