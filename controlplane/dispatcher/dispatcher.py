@@ -46,6 +46,7 @@ class Dispatcher:
         self._settings = settings
         self._name = name
         self._key = settings.token_key.get_secret_value().encode()
+        self._places = asyncio.Semaphore(settings.dispatch_concurrency)
         self._creating: set[asyncio.Task[None]] = set()
 
     async def run_once(self) -> float | None:
@@ -58,12 +59,13 @@ class Dispatcher:
         DatabaseUnavailableError
             Postgres went away; whatever was begun is taken over after its lease.
         """
-        free = self._settings.dispatch_concurrency - len(self._creating)
-        if free <= 0:
+        at_once = self._settings.dispatch_concurrency
+        if len(self._creating) > at_once:
             await asyncio.wait(self._creating, return_when=asyncio.FIRST_COMPLETED)
             return 0.0
+        # Ahead of the places: the cluster has something to do while a claim commits, and no claim is for one alone.
         asked_at = time.monotonic()
-        claim = await self._rows.claim(self._name, _LEASE_SECONDS, min(free, _BATCH), self.render)
+        claim = await self._rows.claim(self._name, _LEASE_SECONDS, min(at_once, _BATCH), self.render)
         for claimed in claim.attempts:
             task = asyncio.create_task(self.dispatch(claimed, asked_at, is_probe=claim.is_probe))
             self._creating.add(task)
@@ -127,12 +129,14 @@ class Dispatcher:
             detail = "the template and this operation's values do not make a Job; see the dispatcher's log"
             await self._fail(claimed, _problem("JOB_UNRENDERABLE", "The Job cannot be rendered", detail))
             return
-        left = asked_at + _TRUST_SECONDS - time.monotonic()
-        if left <= 0:
-            raise StaleLeaseError("the claim is too old to post")
+        manifest = with_token(claimed.manifest, self._token(claimed))
         try:
-            async with asyncio.timeout(min(left, _CREATE_SECONDS)):
-                job = await self._post(claimed, with_token(claimed.manifest, self._token(claimed)))
+            async with self._places:
+                left = asked_at + _TRUST_SECONDS - time.monotonic()
+                if left <= 0:
+                    raise StaleLeaseError("the claim is too old to post")
+                async with asyncio.timeout(min(left, _CREATE_SECONDS)):
+                    job = await self._post(claimed, manifest)
         except KubeInvalidError as error:
             await self._end_probe(is_probe=is_probe)
             await self._fail(claimed, _problem("JOB_REFUSED", "The cluster refuses the Job", str(error)))

@@ -25,6 +25,9 @@ CALL_LIMITS: Final = aiohttp.ClientTimeout(total=10, sock_connect=3, sock_read=9
 """A call answers in milliseconds; a server under load may take a few seconds of queueing."""
 _CONNECTIONS: Final = 256
 """Above every create, watch, harvest and followed log together: a call that queues here looks like a silent cluster."""
+_KEEP_SECONDS: Final = 60.0
+"""An unused connection is kept for the next call: a TLS handshake costs more than a call. The server's own limit is
+longer, so that it is never the server that closes while a call sets out."""
 _LOAD_SECONDS: Final = 20.0
 """Reading a configuration may run an exec plugin."""
 _OPEN_SECONDS: Final = 9.0
@@ -73,7 +76,7 @@ class KubeClient:
             The file or a certificate it names cannot be used, or there is no service account here.
         """
         configuration = await _load(kubeconfig)
-        connector = aiohttp.TCPConnector(ssl=_tls(configuration), limit=_CONNECTIONS)
+        connector = aiohttp.TCPConnector(ssl=_tls(configuration), limit=_CONNECTIONS, keepalive_timeout=_KEEP_SECONDS)
         session = aiohttp.ClientSession(connector=connector, timeout=CALL_LIMITS)
         return cls(configuration.host, configuration, session, load=lambda: _load(kubeconfig))
 
