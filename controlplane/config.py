@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError
 
 from controlplane.domain.errors import ConfigurationError
 
@@ -40,8 +40,6 @@ _Cidr = Annotated[str, AfterValidator(_cidr)]
 
 class DatabaseSettings(BaseModel):
     """What every command that touches the database needs."""
-
-    model_config = ConfigDict(frozen=True)
 
     database_url: Annotated[SecretStr, Field(validation_alias=_DATABASE)]
     """`postgresql://…`; a plain string because a socket address has no host."""
