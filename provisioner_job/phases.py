@@ -107,7 +107,8 @@ async def _verify(work: Work) -> Facts:
 
 
 async def _expose(work: Work) -> Facts:
-    return await wait_until_exposed(work.cluster, work.given.namespace, work.spec["host"], work.journal)
+    waiting = wait_until_exposed(work.cluster, work.given.namespace, work.spec["host"], work.journal)
+    return await unhindered(work.cluster, work.given.namespace, work.journal, "expose", waiting)
 
 
 _POLL_SECONDS: Final = 0.1
