@@ -1,18 +1,16 @@
-"""Statements on pooled connections: limits on every wait, JSON as Python values, errors translated."""
+"""The connection pool: limits on every wait, JSON as Python values, errors translated."""
 
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, Protocol, Self, TypeVar
 
 import asyncpg
 import orjson
 
-from controlplane.db.connections import Connections
 from controlplane.db.errors import translated
 from controlplane.db.queries import query
-from controlplane.domain.errors import ControlPlaneError
 
 __all__ = ["Database", "Session", "Statements"]
 
@@ -54,12 +52,15 @@ def _whole(value: Any) -> Any:
     return value
 
 
-async def _connection(url: str) -> Any:
-    connection = await asyncpg.connect(
-        url, timeout=_CONNECT_SECONDS, command_timeout=_STATEMENT_SECONDS, server_settings=_SERVER_SETTINGS
-    )
+async def _prepare(connection: Any) -> None:
     await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_json, decoder=orjson.loads)
-    return connection
+
+
+async def _kept(_connection: object) -> None:
+    """Give a connection back as it is, an open transaction rolled back.
+
+    Statements leave nothing in a session, and the driver's own cleaning would cost as much again as most of them.
+    """
 
 
 _T = TypeVar("_T")
@@ -106,12 +107,12 @@ class Database:
 
     def __init__(
         self,
-        connections: Connections,
+        pool: Any,
         *,
         acquire_seconds: float = _ACQUIRE_SECONDS,
         statement_seconds: float = _STATEMENT_SECONDS,
     ) -> None:
-        self._connections = connections
+        self._pool = pool
         self._acquire_seconds = acquire_seconds
         self._statement_seconds = statement_seconds
 
@@ -126,20 +127,31 @@ class Database:
         DatabaseUnavailableError
             The server does not answer within five seconds.
         """
-        connections = Connections(lambda: _connection(url), size)
         with translated(is_start=True):
-            connections.give_back(await connections.take(_CONNECT_SECONDS), is_clean=True)
-        return cls(connections)
+            pool = await asyncpg.create_pool(
+                url,
+                min_size=1,
+                max_size=size,
+                timeout=_CONNECT_SECONDS,
+                command_timeout=_STATEMENT_SECONDS,
+                server_settings=_SERVER_SETTINGS,
+                init=_prepare,
+                reset=_kept,
+            )
+        return cls(pool)
 
     async def close(self) -> None:
-        """Close every connection; those that are still in use after five seconds are cut."""
-        with suppress(TimeoutError):
-            await self._connections.close(_CONNECT_SECONDS)
+        """Close every connection; those that do not end in five seconds are cut."""
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
 
     def for_requests(self) -> Self:
         """Return the same pool, less patient: for answers that a person waits for."""
         return type(self)(
-            self._connections,
+            self._pool,
             acquire_seconds=_REQUEST_ACQUIRE_SECONDS,
             statement_seconds=_REQUEST_STATEMENT_SECONDS,
         )
@@ -183,16 +195,8 @@ class Database:
 
     @asynccontextmanager
     async def _acquired(self) -> AsyncIterator[Session]:
-        connection, is_clean = await self._connections.take(self._acquire_seconds), False
-        try:
+        async with self._pool.acquire(timeout=self._acquire_seconds) as connection:
             yield Session(connection, statement_seconds=self._statement_seconds)
-            is_clean = True
-        except (asyncpg.PostgresError, ControlPlaneError):
-            # The server has answered. After anything else, such as a cancel, the statement may be under way still.
-            is_clean = True
-            raise
-        finally:
-            self._connections.give_back(connection, is_clean=is_clean)
 
 
 async def _repeated(step: Callable[[], Awaitable[_T]]) -> _T:
