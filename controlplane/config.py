@@ -10,20 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from controlplane.domain.errors import ConfigurationError
 
 __all__ = ["DatabaseSettings", "Settings", "load_database_settings", "load_settings"]
 
 _PREFIX: Final = "STOREPLANE_"
-_DATABASE: Final = "DATABASE_URL"
-"""Named as every other program names it."""
 _READ_ELSEWHERE: Final = frozenset({"STOREPLANE_URL", "STOREPLANE_TOKEN", "STOREPLANE_CACHE"})
 """Variables of the API's clients and of the development cluster, which may stand in the same shell."""
 _FOREIGN_PREFIX: Final = "STOREPLANE_TEST_"
 """Switches of the test suite."""
-_S = TypeVar("_S", bound="DatabaseSettings")
+_S = TypeVar("_S", bound=BaseSettings)
 
 
 def _cidr(text: str) -> str:
@@ -38,10 +37,12 @@ def _listed(value: object) -> object:
 _Cidr = Annotated[str, AfterValidator(_cidr)]
 
 
-class DatabaseSettings(BaseModel):
+class DatabaseSettings(BaseSettings):
     """What every command that touches the database needs."""
 
-    database_url: Annotated[SecretStr, Field(validation_alias=_DATABASE)]
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", populate_by_name=True)
+
+    database_url: Annotated[SecretStr, Field(validation_alias="DATABASE_URL")]
     """`postgresql://…`; a plain string because a socket address has no host."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -95,7 +96,7 @@ class Settings(DatabaseSettings):
     """Its pods may reach what serves in a store; empty for an ingress that is no pod."""
     store_dns_cidr: _Cidr | None = None
     """Where stores ask for names beside the pods of kube-system; None for nowhere."""
-    store_denied_cidrs: Annotated[tuple[_Cidr, ...] | None, BeforeValidator(_listed)] = None
+    store_denied_cidrs: Annotated[tuple[_Cidr, ...] | None, NoDecode, BeforeValidator(_listed)] = None
     """Parted by commas: what stores may not reach beside private ranges, such as a public address of the API server."""
 
     create_rate_per_minute: int = Field(default=10, ge=1, le=1_000_000)
@@ -151,20 +152,15 @@ def _explained(error: ValidationError) -> ConfigurationError:
     lines = []
     for problem in error.errors(include_input=False, include_url=False):
         name = str(problem["loc"][0]) if problem["loc"] else "settings"
-        variable = name if name == _DATABASE else _PREFIX + name.upper()
+        variable = name if name == "DATABASE_URL" else _PREFIX + name.upper()
         lines.append(f"{variable}: {problem['msg']}")
     return ConfigurationError("; ".join(lines))
 
 
 def _read(kind: type[_S]) -> _S:
     _refuse_unknown(os.environ)
-    given = {
-        name: os.environ[_PREFIX + name.upper()] for name in kind.model_fields if _PREFIX + name.upper() in os.environ
-    }
-    if _DATABASE in os.environ:
-        given[_DATABASE] = os.environ[_DATABASE]
     try:
-        return kind.model_validate(given)
+        return kind()
     except ValidationError as error:
         raise _explained(error) from None
 
