@@ -94,6 +94,8 @@ class Settings(DatabaseSettings):
     """0 for the scheme's own port."""
     store_ingress_namespace: str = "ingress-nginx"
     """Its pods may reach what serves in a store; empty for an ingress that is no pod."""
+    store_ingress_cidrs: Annotated[tuple[_Cidr, ...] | None, NoDecode, BeforeValidator(_listed)] = None
+    """Parted by commas: addresses that may as well, such as the nodes of an ingress on the host's network."""
     store_dns_cidr: _Cidr | None = None
     """Where stores ask for names beside the pods of kube-system; None for nowhere."""
     store_denied_cidrs: Annotated[tuple[_Cidr, ...] | None, NoDecode, BeforeValidator(_listed)] = None

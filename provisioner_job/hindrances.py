@@ -8,29 +8,32 @@ believed, because most pass by themselves: a node is added, a claim is bound, a 
 import asyncio
 import re
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Self, TypeVar
 
 from provisioner_job.cluster import Cluster
 from provisioner_job.errors import PhaseError, ProvisionerError, RetryableError
 from provisioner_job.guarded import guarded
 from provisioner_job.journal import Journal
 
-__all__ = ["Hindrance", "hindrances", "unhindered"]
+__all__ = ["Hindrance", "Past", "hindrances", "unhindered"]
 
 _T = TypeVar("_T")
 _Object = dict[str, Any]
+_Container = tuple[str, str]
+"""Its pod's name and its own."""
+_BACK_OFF: Final = "ImagePullBackOff"
 _POLL_SECONDS: Final = 2.0
 _LOG_LINES: Final = 15
 _CRASHES: Final = 3
-"""Starts again after which a crash is no accident: some ten seconds, with the kubelet's pauses."""
+"""Starts again, seen by this run, after which a crash is no accident: half a minute, with the kubelet's pauses."""
 _ABSENT: Final = re.compile(
     r"not found|manifest unknown|pull access denied|unauthorized|forbidden|InvalidImageName", re.IGNORECASE
 )
 """A registry's or a runtime's answer, as opposed to none: asking again changes nothing."""
-_PULLING: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"})
+_PULLING: Final = frozenset({"ErrImagePull", _BACK_OFF, "ErrImageNeverPull", "InvalidImageName"})
 _CREATING: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
 
@@ -45,8 +48,8 @@ class Hindrance:
     """For so long it may pass by itself."""
     is_final: bool
     """Another attempt would meet the same."""
-    log_of: tuple[str, str] | None = None
-    """Pod and container whose log tells more."""
+    log_of: _Container | None = None
+    """Whose log tells more."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -72,17 +75,15 @@ async def _watch(
     cluster: Cluster, namespace: str, journal: Journal, phase: str, *, clock: Callable[[], float] = time.monotonic
 ) -> None:
     since: dict[tuple[str, str], float] = {}
-    old: frozenset[str] | None = None
+    past: Past | None = None
     while True:
         await asyncio.sleep(_POLL_SECONDS)
         believed = None
         # Who cannot see does not judge: the phase itself finds out about a cluster that is away.
         with suppress(ProvisionerError):
             pods, events = await cluster.list("Pod", namespace, {}), await cluster.list("Event", namespace, {})
-            if old is None:
-                # Events stay for an hour, so these may be of what is over. What is not over is said again.
-                old = frozenset(event["metadata"]["resourceVersion"] for event in events)
-            found = hindrances(pods, [each for each in events if each["metadata"]["resourceVersion"] not in old])
+            past = Past.of(pods, events) if past is None else past.without_tried(pods)
+            found = hindrances(pods, events, past)
             now = clock()
             for each in found:
                 if each.key not in since:
@@ -103,15 +104,48 @@ async def _error(cluster: Cluster, namespace: str, hindrance: Hindrance) -> Prov
     return kind(hindrance.code, hindrance.title, detail)
 
 
-def hindrances(pods: list[_Object], events: list[_Object]) -> list[Hindrance]:
-    """Return what holds up the store, from its pods and the events of its namespace. Pure."""
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What was so when the wait began: it may be mended by now, and nothing of it is held against this run.
+
+    Events stay for an hour, a pod counts its restarts for ever, and the kubelet tries an image again only after
+    minutes. What is not over is said, counted and tried again.
+    """
+
+    events: frozenset[str] = frozenset()
+    """Their versions."""
+    restarts: Mapping[_Container, int] = field(default_factory=dict)
+    backing_off: frozenset[_Container] = frozenset()
+    """Containers whose image is not being tried just now."""
+
+    @classmethod
+    def of(cls, pods: list[_Object], events: list[_Object]) -> Self:
+        """Return what pods and events tell at the beginning."""
+        return cls(
+            frozenset(event["metadata"]["resourceVersion"] for event in events),
+            {key: status.get("restartCount", 0) for key, status in _containers(pods)},
+            frozenset(key for key, status in _containers(pods) if _waiting(status)[0] == _BACK_OFF),
+        )
+
+    def without_tried(self, pods: list[_Object]) -> Self:
+        """Return the same without the containers whose image has been tried since then."""
+        still = {key for key, status in _containers(pods) if _waiting(status)[0] == _BACK_OFF}
+        return replace(self, backing_off=self.backing_off & still)
+
+
+def hindrances(pods: list[_Object], events: list[_Object], past: Past) -> list[Hindrance]:
+    """Return what holds up the store now, from its pods and the events of its namespace. Pure."""
     owned = {owner["uid"] for pod in pods for owner in pod["metadata"].get("ownerReferences") or ()}
-    found = [each for pod in pods for each in _of_pod(pod)]
+    staying = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+    found = [each for pod in staying for each in _of_pod(pod)]
+    found += [each for key, status in _containers(staying) for each in _of_container(key, status, past)]
     found += [
         each
         for event in events
         # An owner that has a pod by now has got over what was said about it.
-        if event.get("reason") == "FailedCreate" and event["involvedObject"].get("uid") not in owned
+        if event["metadata"]["resourceVersion"] not in past.events
+        and event.get("reason") == "FailedCreate"
+        and event["involvedObject"].get("uid") not in owned
         for each in _of_refusal(event)
     ]
     # A pod that is refused is refused many times.
@@ -119,22 +153,31 @@ def hindrances(pods: list[_Object], events: list[_Object]) -> list[Hindrance]:
 
 
 def _of_pod(pod: _Object) -> Iterator[Hindrance]:
-    if pod["metadata"].get("deletionTimestamp"):
-        return
     name, status = pod["metadata"]["name"], pod.get("status") or {}
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
             detail = f"pod {name}: {condition.get('message', '')}"
             yield Hindrance("POD_UNSCHEDULABLE", "No node takes a pod of the store", detail, 90, is_final=False)
-    for container in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
-        yield from _of_container(name, container)
 
 
-def _of_container(pod: str, status: _Object) -> Iterator[Hindrance]:
+def _containers(pods: list[_Object]) -> Iterator[tuple[_Container, _Object]]:
+    for pod in pods:
+        status = pod.get("status") or {}
+        for each in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
+            yield (pod["metadata"]["name"], each["name"]), each
+
+
+def _waiting(status: _Object) -> tuple[str, str]:
+    """Return why a container waits: reason and message, both empty when it does not."""
     waiting = (status.get("state") or {}).get("waiting") or {}
-    reason, message, name = waiting.get("reason") or "", waiting.get("message") or "", status["name"]
+    return waiting.get("reason") or "", waiting.get("message") or ""
+
+
+def _of_container(key: _Container, status: _Object, past: Past) -> Iterator[Hindrance]:
+    (pod, name), (reason, message) = key, _waiting(status)
     where = f"pod {pod}, container {name}"
-    if reason in _PULLING:
+    restarts = status.get("restartCount", 0) - past.restarts.get(key, 0)
+    if reason in _PULLING and key not in past.backing_off:
         detail = f"{where}: {reason} of {status.get('image', '')}: {message}"
         is_final = _ABSENT.search(f"{reason} {message}") is not None
         title = "An image of the store cannot be had"
@@ -142,12 +185,12 @@ def _of_container(pod: str, status: _Object) -> Iterator[Hindrance]:
     elif reason in _CREATING:
         title = "A container of the store cannot be made"
         yield Hindrance("CONTAINER_NOT_CREATED", title, f"{where}: {reason}: {message}", 60, is_final=False)
-    elif reason == "CrashLoopBackOff" and status.get("restartCount", 0) >= _CRASHES:
+    elif reason == "CrashLoopBackOff" and restarts >= _CRASHES:
         ended = (status.get("lastState") or {}).get("terminated") or {}
         detail = f"{where}: {ended.get('reason', 'Error')}, exit code {ended.get('exitCode', 'unknown')}, "
-        detail += f"{status['restartCount']} starts again"
+        detail += f"{restarts} starts again"
         title = "A container of the store crashes again and again"
-        yield Hindrance("SHOP_CRASHES", title, detail, 0, is_final=True, log_of=(pod, name))
+        yield Hindrance("SHOP_CRASHES", title, detail, 0, is_final=True, log_of=key)
 
 
 def _of_refusal(event: _Object) -> Iterator[Hindrance]:

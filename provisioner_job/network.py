@@ -34,9 +34,12 @@ _NOT_THE_INTERNET: Final = {
         "224.0.0.0/4",
         "240.0.0.0/4",
     ),
-    # The last two are ways around to IPv4 addresses. The mapped ones, ::ffff:0:0/96, never leave a machine, and the API
-    # server takes them for IPv4.
-    "::/0": ("::/128", "::1/128", "fc00::/7", "fe80::/10", "ff00::/8", "64:ff9b::/96", "2002::/16"),
+    # The second line are ways around to IPv4 addresses: NAT64, Teredo, 6to4. The mapped ones, ::ffff:0:0/96, never
+    # leave a machine, and the API server takes them for IPv4.
+    "::/0": (
+        *("::/96", "fc00::/7", "fe80::/10", "ff00::/8"),
+        *("64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16"),
+    ),
 }
 _Rules = list[dict[str, Any]]
 
@@ -49,7 +52,8 @@ def network_policies(
     Parameters
     ----------
     wanted
-        Of the operation's spec: `ingress_namespace`, whose pods may reach what serves; `dns_cidr`, where names are
+        Of the operation's spec: `ingress_namespace`, whose pods may reach what serves; `ingress_cidrs`, which may as
+        well, such as nodes on whose network an ingress runs; `dns_cidr`, where names are
         asked for beside kube-system; `denied_cidrs`, what is no part of the internet either. Each may be absent.
     jobs_namespace
         The provisioner's own, from which it asks the shop for its products; empty for none.
@@ -62,7 +66,7 @@ def network_policies(
     dns: _Rules = [{"namespaceSelector": {"matchLabels": {_NAMESPACE_NAME: "kube-system"}}}]
     if wanted.get("dns_cidr"):
         dns.append({"ipBlock": {"cidr": wanted["dns_cidr"]}})
-    callers: _Rules = []
+    callers: _Rules = [{"ipBlock": {"cidr": each}} for each in wanted.get("ingress_cidrs") or ()]
     if wanted.get("ingress_namespace"):
         callers.append({"namespaceSelector": {"matchLabels": {_NAMESPACE_NAME: wanted["ingress_namespace"]}}})
     if jobs_namespace:

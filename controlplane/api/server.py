@@ -1,7 +1,8 @@
 """HTTP below the application: what the library refuses before there is a request is answered as a problem too.
 
 A request line or header that cannot be read, or a body in an encoding nobody asked for, never reaches a middleware. The
-library would answer in plain text and log a traceback for what a stranger sent.
+library would answer in plain text and log a traceback for what a stranger sent. One thing is left to it: an Expect
+header on a path that does not exist.
 """
 
 from typing import Final
@@ -70,7 +71,12 @@ class Runner(web.AppRunner):
 async def refuse_expectation(request: web.Request) -> web.StreamResponse | None:
     """Answer an Expect header: go on with the body, or a problem for what is not offered."""
     if request.headers.get("Expect", "").lower() != _CONTINUE:
-        return from_http_error(web.HTTPExpectationFailed(), str(uuid7()))
+        # Before the middlewares, which would give it its id and its line in the log.
+        request_id = str(uuid7())
+        _log.info("request refused", request_id=request_id, status=417, reason="Expect")
+        response = from_http_error(web.HTTPExpectationFailed(), request_id)
+        response.headers["X-Request-ID"] = request_id
+        return response
     if request.version >= (1, 1):
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         # What follows is the answer, not the rest of one.

@@ -47,6 +47,9 @@ class Dispatcher:
         self._name = name
         self._key = settings.token_key.get_secret_value().encode()
         self._places = asyncio.Semaphore(settings.dispatch_concurrency)
+        self._pause: Pause | None = None
+        self._paused_until = 0.0
+        """By the monotonic clock: what was claimed ahead is not posted to a cluster that has just refused."""
         self._creating: set[asyncio.Task[None]] = set()
 
     async def run_once(self) -> float | None:
@@ -132,6 +135,9 @@ class Dispatcher:
         manifest = with_token(claimed.manifest, self._token(claimed))
         try:
             async with self._places:
+                if not is_probe and self._pause is not None and time.monotonic() < self._paused_until:
+                    await self._rows.postpone(claimed, self._pause.reason, self._pause.seconds or WAIT_SECONDS)
+                    return
                 left = asked_at + _TRUST_SECONDS - time.monotonic()
                 if left <= 0:
                     raise StaleLeaseError("the claim is too old to post")
@@ -148,6 +154,7 @@ class Dispatcher:
         except TimeoutError as error:
             await self._wait(claimed, no_answer(), error, is_probe=is_probe)
         else:
+            self._pause = None
             # A terminating or finished one too: whoever follows it sees its end.
             await self._rows.record_job(claimed.operation_id, claimed.number, job.uid)
             _log.info("job dispatched", job_name=claimed.job_name, job_uid=job.uid, fence=claimed.fence)
@@ -172,6 +179,7 @@ class Dispatcher:
         return await self._jobs.create(manifest, expected)
 
     async def _wait(self, claimed: ClaimedAttempt, pause: Pause, error: Exception, *, is_probe: bool) -> None:
+        self._pause, self._paused_until = pause, time.monotonic() + (pause.seconds or WAIT_SECONDS)
         is_new = await self._rows.open_circuit(pause.reason, pause.seconds, is_probe=is_probe)
         say = _log.error if is_new and pause.needs_person else _log.warning
         say("cluster takes no Job", reason=pause.reason, error=str(error))

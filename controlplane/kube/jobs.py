@@ -95,9 +95,9 @@ class JobGateway:
         view, existing = read_job(raw), orjson.loads(raw)
         place = difference(comparable(manifest), existing)
         if place is not None:
-            raise JobConflictError(name, f"it differs at {place}")
+            raise JobConflictError(name, f"uid {view.uid} differs at {place}")
         if hash_of_token(token_in(existing)) != token_hash:
-            raise JobConflictError(name, "it carries another token")
+            raise JobConflictError(name, f"uid {view.uid} carries another token")
         return view
 
     async def get(self, name: str) -> JobView | None:

@@ -190,8 +190,6 @@ class Reconciler:
                     seen = await self._observer.observe_live(attempt, seen)
                     decision = decide(attempt, seen, now)
                 if isinstance(decision, RecordJob | NoteLateJob) and not await self._is_ours(attempt, decision.job_uid):
-                    # The next decision sees the attempt without it.
-                    self.mark(attempt.operation_id)
                     return False
                 return await self._apply(attempt, seen, decision)
             except StaleLeaseError:
@@ -222,6 +220,8 @@ class Reconciler:
         _log.error("foreign Job of an attempt's name", job_uid=job_uid, reason=reason)
         details = {"operation_id": str(attempt.operation_id), "job": attempt.job_name, "reason": reason}
         await self._rows.audit("security.foreign_job", details | {"job_uid": job_uid})
+        # The next decision sees the attempt without it.
+        self.mark(attempt.operation_id)
         return False
 
     async def _apply(self, attempt: AttemptFacts, seen: Observation, decision: Decision) -> bool:

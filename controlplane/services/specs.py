@@ -96,6 +96,7 @@ def _own(settings: Settings) -> dict[str, Any]:
         },
         "network": {
             "ingress_namespace": settings.store_ingress_namespace,
+            "ingress_cidrs": list(settings.store_ingress_cidrs or ()),
             "dns_cidr": settings.store_dns_cidr,
             "denied_cidrs": list(settings.store_denied_cidrs or ()),
         },

@@ -322,6 +322,8 @@ async def test_refused_report_stops_the_phase_that_lasts(
             ended.set()
         return {}
 
+    # The loss comes before the first note is told.
+    monkeypatch.setattr(reports, "_GATHERING_SECONDS", 2.0)
     run = Run(given, Phase("release", 60, lose), Phase("setup", 60, for_ever))
     assert await run.to_its_end() is ExitCode.REFUSED
     assert ended.is_set()
@@ -334,6 +336,8 @@ async def test_refused_report_stops_the_phase_that_lasts(
 async def test_database_that_stays_away_ends_the_run_after_its_patience(
     given: JobInput, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The loss comes before the first note is told.
+    monkeypatch.setattr(reports, "_GATHERING_SECONDS", 2.0)
     monkeypatch.setattr(provisioner, "_REPORT_PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(provisioner, "_FINISH_PATIENCE_SECONDS", 0.0)
     ended = asyncio.Event()

@@ -182,6 +182,7 @@ async def test_spec_is_frozen_complete(database: Database) -> None:
             "observer": {"namespace": "platform-ns", "service_account": "watcher"},
             "network": {
                 "ingress_namespace": "ingress-nginx",
+                "ingress_cidrs": [],
                 "dns_cidr": None,
                 "denied_cidrs": ["203.0.113.7/32", "2001:db8::/32"],
             },

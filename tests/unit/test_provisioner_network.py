@@ -115,6 +115,9 @@ def test_only_ingress_and_provisioner_come_in_and_only_to_what_serves(
         ("203.0.113.9", ("TCP", 443), False),
         ("fd00:ec2::254", ("TCP", 443), False),
         ("64:ff9b::10.0.0.1", ("TCP", 443), False),
+        ("64:ff9b:1::10.0.0.1", ("TCP", 443), False),
+        ("::10.0.0.1", ("TCP", 443), False),
+        ("2001::1", ("TCP", 443), False),
         ("127.0.0.1", ("TCP", 443), False),
     ],
 )
@@ -129,6 +132,13 @@ def test_names_are_asked_for_in_the_cluster_alone() -> None:
         assert may("Egress", DATABASE, address="10.96.0.10", port=(protocol, 53))
         assert not may("Egress", SERVER, address="8.8.8.8", port=(protocol, 53))
     assert not may("Egress", DATABASE, namespace="kube-system", port=("TCP", 443))
+
+
+def test_ingress_on_the_network_of_nodes_comes_in_by_its_addresses() -> None:
+    policies = made(wanted={"ingress_cidrs": ["10.1.0.0/24"]})
+    assert may("Ingress", SERVER, address="10.1.0.7", namespace="none", policies=policies)
+    assert not may("Ingress", SERVER, address="10.2.0.7", namespace="none", policies=policies)
+    assert not may("Ingress", DATABASE, address="10.1.0.7", namespace="none", policies=policies)
 
 
 def test_what_the_platform_does_not_name_is_closed() -> None:

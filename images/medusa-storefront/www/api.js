@@ -86,13 +86,19 @@ export class Api {
   }
 
   /** All that turns a cart into an order, in the order the shop wants it; may be called again after a failure. */
-  async placeOrder(cartId, { email, address, shippingOptionId, providerId }) {
+  async placeOrder(cartId, wish) {
+    // An earlier call may have been heard though its answer was not: then there is an order, and asking for it again
+    // must not begin another. The shop answers a completed cart with its order.
+    if (!(await this.cart(cartId)).completed_at) await this.#prepare(cartId, wish)
+    const done = await this.#post(`/store/carts/${cartId}/complete`)
+    if (done.type === "order") return done.order
+    throw new ShopError(done.error?.message ?? "The order was not accepted.")
+  }
+
+  async #prepare(cartId, { email, address, shippingOptionId, providerId }) {
     await this.#post(`/store/carts/${cartId}`, { email, shipping_address: address, billing_address: address })
     await this.#post(`/store/carts/${cartId}/shipping-methods`, { option_id: shippingOptionId })
     const { payment_collection: payment } = await this.#post("/store/payment-collections", { cart_id: cartId })
     await this.#post(`/store/payment-collections/${payment.id}/payment-sessions`, { provider_id: providerId })
-    const done = await this.#post(`/store/carts/${cartId}/complete`)
-    if (done.type === "order") return done.order
-    throw new ShopError(done.error?.message ?? "The order was not accepted.")
   }
 }

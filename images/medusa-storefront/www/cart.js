@@ -17,6 +17,7 @@ export class Cart {
   #api
   #region
   #cart = null
+  #turn = Promise.resolve()
   #body = byId("cart-body")
   #dialog = byId("cart")
 
@@ -30,32 +31,25 @@ export class Cart {
     byId("open-cart").disabled = false
   }
 
-  /** Take up the cart of an earlier visit; one that became an order or is unknown is forgotten. */
+  /** Take up the cart of an earlier visit. A shop that does not answer now is asked again by the first addition. */
   async restore() {
-    const id = remembered()
-    if (!id) return
-    try {
-      const cart = await this.#api.cart(id)
-      if (cart.completed_at) forget()
-      else this.#keep(cart)
-    } catch (error) {
-      // Anything else may be over in a minute, and the cart with it would be lost.
-      if (error.status === NOT_FOUND) forget()
-    }
+    await this.#alone(() => this.#takeUp()).catch(() => {})
   }
 
   async add(variantId) {
-    try {
+    await this.#alone(async () => {
       await this.#ensure()
-      this.#keep(await this.#api.addItem(this.#cart.id, variantId))
-    } catch (error) {
-      if (!(error instanceof ShopError) || error.status !== NOT_FOUND) throw error
-      // Removed on the other side: begin a new one.
-      this.#cart = null
-      forget()
-      await this.#ensure()
-      this.#keep(await this.#api.addItem(this.#cart.id, variantId))
-    }
+      try {
+        this.#keep(await this.#api.addItem(this.#cart.id, variantId))
+      } catch (error) {
+        if (!(error instanceof ShopError) || !(await this.#isOver())) throw error
+        // Removed, or ordered in another window: begin a new one.
+        this.#cart = null
+        forget()
+        await this.#ensure()
+        this.#keep(await this.#api.addItem(this.#cart.id, variantId))
+      }
+    })
   }
 
   /** Open the dialog on the lines, with a problem above them if there is one. */
@@ -66,9 +60,38 @@ export class Cart {
     byId("cart-title").focus()
   }
 
+  /** One after the other: two quick presses would each make a cart, and an answer out of turn shows an old one. */
+  #alone(work) {
+    const mine = this.#turn.then(work)
+    this.#turn = mine.catch(() => {})
+    return mine
+  }
+
+  async #takeUp() {
+    const id = remembered()
+    if (!id) return
+    try {
+      const cart = await this.#api.cart(id)
+      if (cart.completed_at) forget()
+      else this.#keep(cart)
+    } catch (error) {
+      // Anything else may be over in a minute, and the cart with it would be lost.
+      if (error.status !== NOT_FOUND) throw error
+      forget()
+    }
+  }
+
+  async #isOver() {
+    try {
+      return Boolean((await this.#api.cart(this.#cart.id)).completed_at)
+    } catch (error) {
+      return error.status === NOT_FOUND
+    }
+  }
+
   async #ensure() {
     if (this.#cart) return
-    await this.restore()
+    await this.#takeUp()
     if (!this.#cart) this.#keep(await this.#api.newCart(this.#region.id))
   }
 
@@ -126,7 +149,7 @@ export class Cart {
   }
 
   async #change(item, quantity, label) {
-    this.#keep(await this.#api.setQuantity(this.#cart.id, item.id, quantity))
+    await this.#alone(async () => this.#keep(await this.#api.setQuantity(this.#cart.id, item.id, quantity)))
     this.#showLines()
     say(quantity === 0 ? `${item.product_title} removed.` : `${item.product_title}: ${quantity}.`)
     // The line was drawn anew: whoever used the keyboard is put back on the same button.
