@@ -7,13 +7,14 @@
 -- $9: operation id, $10: spec, $11: request id, $12: caller's address, $13: creates a minute,
 -- $14: route, $15: idempotency key or null, $16: fingerprint of what was asked
 -- The guard stands on the user's row: of two creates at once the second waits for the first one's commit and reads the
--- row anew, so neither limit is ever passed.
+-- row anew, so neither limit is ever passed. The clock is read anew as well: the transaction's own moment lies before the
+-- commit it waited for, and would count a create that is allowed as too early.
 WITH account AS (
   UPDATE storeplane.users AS u
   SET store_count = u.store_count + 1,
-      creates_until = greatest(u.creates_until, now()) + interval '1 minute' / $13::integer
+      creates_until = greatest(u.creates_until, clock_timestamp()) + interval '1 minute' / $13::integer
   WHERE u.id = $2::uuid AND u.store_count < u.max_stores
-    AND greatest(u.creates_until, now()) + interval '1 minute' / $13::integer <= now() + interval '1 minute'
+    AND u.creates_until + interval '1 minute' / $13::integer - interval '1 minute' <= clock_timestamp()
   RETURNING u.id, u.creates_until
 ), store AS (
   INSERT INTO storeplane.stores (id, owner_id, cluster_id, name, slug, engine, state, namespace, urls)
@@ -39,7 +40,7 @@ WITH account AS (
   FROM operation
   WHERE $15::text IS NOT NULL
 )
-SELECT store.created_at, floor(extract(epoch FROM now() + interval '1 minute' - account.creates_until)
+SELECT store.created_at, floor(extract(epoch FROM clock_timestamp() + interval '1 minute' - account.creates_until)
                            * $13::integer / 60)::integer AS creates_left,
-       ceil(extract(epoch FROM account.creates_until - now()))::integer AS reset_seconds
+       ceil(extract(epoch FROM account.creates_until - clock_timestamp()))::integer AS reset_seconds
 FROM account, store
