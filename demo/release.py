@@ -87,10 +87,10 @@ def settings(kubectl: Kubectl, *, database_port: int) -> dict[str, str]:
         raise DevclusterError("Storeplane is not installed on this cluster", remedy="run `make up`")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     found = {
-        # The chart has doubled the dollars for Kubernetes.
-        each["name"]: each["value"].replace("$$", "$")
-        if "value" in each
-        else kept[each["valueFrom"]["secretKeyRef"]["key"]]
+        each["name"]: kept[each["valueFrom"]["secretKeyRef"]["key"]]
+        if "valueFrom" in each
+        # An empty one has no field. The chart has doubled the dollars for Kubernetes.
+        else each.get("value", "").replace("$$", "$")
         for each in container["env"]
     }
     path = found["DATABASE_URL"].rpartition("/")[2]

@@ -96,7 +96,9 @@ def test_shop_is_made_whatever_is_killed_on_the_way(installer: Installer, order:
     poll(lambda: shop.is_in(1, "release"), what="the first attempt runs Helm", seconds=120)
     shop.kill_provisioner()
     poll(shop.has_killed_setup, what="the setup runs, and is killed", seconds=180)
-    poll(lambda: shop.is_in(2, "setup"), what="the second attempt waits for the setup", seconds=120)
+    # Whatever of these it is at: how far the killed setup's next pod has come by then, the machine decides.
+    at_work = ("release", "setup", "verify")
+    poll(lambda: any(shop.is_in(2, each) for each in at_work), what="the second attempt is at work", seconds=120)
     shop.kill_provisioner()
 
     ended = shop.end()

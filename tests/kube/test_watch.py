@@ -112,7 +112,7 @@ async def _until(probe: Callable[[], Any], what: str) -> Any:
 
 async def test_create_get_and_their_refusals(server: Server) -> None:
     made = await server.add_job("one")
-    assert (made.name, made.store_id, made.operation_id, made.attempt) == ("one", STORE, OPERATION, 2)
+    assert (made.name, made.operation_id, made.attempt) == ("one", OPERATION, 2)
     assert (made.end, made.finished_at, made.is_terminating, made.ttl_seconds) == (None, None, False, 86400)
     assert made.created_at is not None
     assert read_job(await server.client.read("GET", f"{server.jobs}/one")) == made
