@@ -12,7 +12,7 @@ from controlplane.db.pool import Database, Session, Statements
 from controlplane.domain.attempt import ClaimedAttempt
 from controlplane.domain.errors import StaleLeaseError
 
-__all__ = ["Claim", "ClaimRows", "RenderedJob", "record_job"]
+__all__ = ["Claim", "ClaimRows", "MadeJob", "RenderedJob", "record_jobs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,15 @@ class Claim:
     """How long the rate of Job creations makes the next claim wait; 0 when it does not."""
     is_probe: bool = False
     """The cluster refused the Job of before: this one tells whether it is well again."""
+
+
+@dataclass(frozen=True, slots=True)
+class MadeJob:
+    """The Job of an attempt as the cluster has it; an operation has one open attempt."""
+
+    operation_id: UUID
+    number: int
+    job_uid: str
 
 
 class ClaimRows:
@@ -81,17 +90,19 @@ class ClaimRows:
             "change_token", claimed.operation_id, claimed.number, claimed.fence, token_hash, token_key_id
         )
 
-    async def record_job(self, operation_id: UUID, number: int, job_uid: str) -> None:
-        """Record the created or adopted Job; already recorded, by us or by the pod's handshake, is fine.
-
-        Raises
-        ------
-        StaleLeaseError
-            The attempt has another Job or is over.
-        """
-        if not await record_job(self._database, operation_id, number, job_uid):
+    async def record_job(self, made: MadeJob) -> None:
+        """Record one Job as `record_jobs` does; `StaleLeaseError` when the attempt has another Job or is over."""
+        if not await record_jobs(self._database, [made]):
             message = "record Job"
             raise StaleLeaseError(message)
+
+    async def record_jobs(self, made: Sequence[MadeJob]) -> set[UUID]:
+        """Record created or adopted Jobs in one commit.
+
+        Returns the operations whose attempts have these Jobs, also those recorded before, by us or by the pod's
+        handshake. An attempt that is missing has another Job or is over.
+        """
+        return await record_jobs(self._database, made)
 
     async def postpone(self, claimed: ClaimedAttempt, reason: str, seconds: float) -> None:
         """Give the claim back with a reason; `StaleLeaseError` when it was lost meanwhile."""
@@ -137,12 +148,16 @@ async def _store(session: Any, made: list[tuple[ClaimedAttempt, RenderedJob]]) -
         raise StaleLeaseError(message)
 
 
-async def record_job(statements: Statements, operation_id: UUID, number: int, job_uid: str) -> bool:
-    """Record the Job of an open attempt; True also when it was recorded before; False for another one."""
-    if await statements.fetch_one("record_job", operation_id, number, job_uid) is not None:
-        return True
-    row = await statements.fetch_one("recorded_job", operation_id, number)
-    return row is not None and row["job_uid"] == job_uid
+async def record_jobs(statements: Statements, made: Sequence[MadeJob]) -> set[UUID]:
+    """Record Jobs of open attempts; return the operations whose attempts have them, by now or from before."""
+    operations, numbers = [each.operation_id for each in made], [each.number for each in made]
+    uids = {each.operation_id: each.job_uid for each in made}
+    rows = await statements.fetch("record_jobs", operations, numbers, list(uids.values()))
+    recorded = {row["id"] for row in rows}
+    if len(recorded) < len(uids):
+        rows = await statements.fetch("recorded_jobs", operations, numbers)
+        recorded |= {row["operation_id"] for row in rows if row["job_uid"] == uids[row["operation_id"]]}
+    return recorded
 
 
 def _with(claimed: ClaimedAttempt, job: RenderedJob | None) -> ClaimedAttempt:

@@ -12,8 +12,9 @@ import time
 from typing import Any, Final
 
 from controlplane.config import Settings
-from controlplane.db.claims import ClaimRows, RenderedJob
+from controlplane.db.claims import ClaimRows, MadeJob, RenderedJob
 from controlplane.dispatcher.pause import WAIT_SECONDS, Pause, no_answer, pause_for
+from controlplane.dispatcher.recorder import Recorder
 from controlplane.domain.attempt import ClaimedAttempt, attempt_token, token_hash, token_key_id
 from controlplane.domain.errors import DatabaseUnavailableError, JobConflictError, StaleLeaseError
 from controlplane.domain.observation import JobView
@@ -30,8 +31,11 @@ _TRUST_SECONDS: Final = 25.0
 that was stopped for longer must not post any more, since another may have taken over."""
 _CREATE_SECONDS: Final = 20.0
 """For one create with all its calls: post, adoption, credentials read again and a repeated call."""
-_BATCH: Final = 10
-"""Claims in one transaction: a tenth of the commits, and still a quick answer to the first."""
+_BATCH: Final = 16
+"""Claims in one transaction: few commits, and still a quick answer to the first of them."""
+_AHEAD: Final = 2
+"""Claimed but not yet answered by the cluster, for each place that creates: a full queue's places are never without
+work while a claim commits, which on a busy machine takes as long as a create."""
 _SHORTEST_PAUSE_SECONDS: Final = 0.02
 
 _log = get_logger(__name__)
@@ -42,6 +46,7 @@ class Dispatcher:
 
     def __init__(self, rows: ClaimRows, jobs: JobGateway, settings: Settings, *, name: str) -> None:
         self._rows = rows
+        self._recorder = Recorder(rows)
         self._jobs = jobs
         self._settings = settings
         self._name = name
@@ -51,6 +56,9 @@ class Dispatcher:
         self._paused_until = 0.0
         """By the monotonic clock: what was claimed ahead is not posted to a cluster that has just refused."""
         self._creating: set[asyncio.Task[None]] = set()
+        self._unanswered: set[asyncio.Task[None]] = set()
+        """Of these, whose Job the cluster has not taken or refused yet."""
+        self._answered = asyncio.Event()
 
     async def run_once(self) -> float | None:
         """Claim once and begin to create what was claimed.
@@ -63,16 +71,17 @@ class Dispatcher:
             Postgres went away; whatever was begun is taken over after its lease.
         """
         at_once = self._settings.dispatch_concurrency
-        if len(self._creating) > at_once:
-            await asyncio.wait(self._creating, return_when=asyncio.FIRST_COMPLETED)
+        if len(self._unanswered) >= _AHEAD * at_once:
+            self._answered.clear()
+            await self._answered.wait()
             return 0.0
-        # Ahead of the places: the cluster has something to do while a claim commits, and no claim is for one alone.
         asked_at = time.monotonic()
         claim = await self._rows.claim(self._name, _LEASE_SECONDS, min(at_once, _BATCH), self.render)
         for claimed in claim.attempts:
             task = asyncio.create_task(self.dispatch(claimed, asked_at, is_probe=claim.is_probe))
             self._creating.add(task)
-            task.add_done_callback(self._creating.discard)
+            self._unanswered.add(task)
+            task.add_done_callback(self._ended)
         if claim.attempts:
             return 0.0
         return max(claim.seconds_to_token, _SHORTEST_PAUSE_SECONDS) if claim.seconds_to_token else None
@@ -108,6 +117,15 @@ class Dispatcher:
                 _log.warning("create not recorded", error=str(error))
             except Exception:  # noqa: BLE001 -- the top of a task nobody awaits; the lease lets another one try
                 _log.exception("create failed unexpectedly")
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._creating.discard(task)
+        self._make_room(task)
+
+    def _make_room(self, task: asyncio.Task[Any] | None) -> None:
+        """Let another claim begin: the cluster has answered, what is left for this one is Postgres' business."""
+        self._unanswered.discard(task)
+        self._answered.set()
 
     def render(self, claimed: ClaimedAttempt) -> RenderedJob | None:
         """Render the Job of a claimed attempt; None when it can never be rendered."""
@@ -154,9 +172,10 @@ class Dispatcher:
         except TimeoutError as error:
             await self._wait(claimed, no_answer(), error, is_probe=is_probe)
         else:
+            self._make_room(asyncio.current_task())
             self._pause = None
             # A terminating or finished one too: whoever follows it sees its end.
-            await self._rows.record_job(claimed.operation_id, claimed.number, job.uid)
+            await self._recorder.record(MadeJob(claimed.operation_id, claimed.number, job.uid))
             _log.info("job dispatched", job_name=claimed.job_name, job_uid=job.uid, fence=claimed.fence)
             await self._end_probe(is_probe=is_probe)
 

@@ -15,7 +15,7 @@ from uuid import UUID
 import orjson
 
 from controlplane.db.attempts import AttemptRows
-from controlplane.db.claims import ClaimRows
+from controlplane.db.claims import ClaimRows, MadeJob
 from controlplane.domain.attempt import AttemptFacts
 from controlplane.domain.decision import decide
 from controlplane.domain.diagnosis import diagnose
@@ -264,7 +264,7 @@ class Reconciler:
                 await self._rows.note_late_job(attempt, job_uid)
                 _log.warning("job of an ended attempt found", job_uid=job_uid)
             case RecordJob(job_uid):
-                await self._claims.record_job(attempt.operation_id, attempt.number, job_uid)
+                await self._claims.record_job(MadeJob(attempt.operation_id, attempt.number, job_uid))
                 _log.info("job reattached", job_uid=job_uid)
         # What was noted may change the decision at once.
         self.mark(attempt.operation_id)

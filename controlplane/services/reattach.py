@@ -6,7 +6,7 @@ from uuid import UUID
 
 import orjson
 
-from controlplane.db.claims import record_job
+from controlplane.db.claims import MadeJob, record_jobs
 from controlplane.db.operations import OpenAttempt, OperationRows
 from controlplane.db.pool import Database, Session
 from controlplane.domain.errors import DependencyUnavailableError, JobConflictError, OperationNotFoundError
@@ -93,7 +93,7 @@ class Reattach:
 
     async def _bind(self, operation_id: UUID, number: int, job: JobView, origin: Origin) -> None:
         async def work(session: Session) -> None:
-            if not await record_job(session, operation_id, number, job.uid):
+            if not await record_jobs(session, [MadeJob(operation_id, number, job.uid)]):
                 raise NotReattachableError(operation_id, "the attempt moved on meanwhile; read it again")
             await OperationRows(session).note_reattached(
                 operation_id, number, (job.name, job.uid), origin.caller, origin.ip

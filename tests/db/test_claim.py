@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from controlplane.db.claims import ClaimRows
+from controlplane.db.claims import ClaimRows, MadeJob
 from controlplane.db.queries import query
 from controlplane.domain.errors import StaleLeaseError
 from tests.support.ledger import Ledger, Order, renderer
@@ -43,7 +43,7 @@ async def claim(rows: ClaimRows, most: int = 1, holder: str = "test") -> Sequenc
 
 
 async def record(rows: ClaimRows, claimed: ClaimedAttempt) -> None:
-    await rows.record_job(claimed.operation_id, claimed.number, f"uid-{claimed.operation_id}-{claimed.number}")
+    await rows.record_job(MadeJob(claimed.operation_id, claimed.number, f"uid-{claimed.operation_id}-{claimed.number}"))
 
 
 async def served(rows: ClaimRows) -> UUID:
@@ -184,7 +184,7 @@ async def test_recording_the_job_twice_is_fine_and_another_job_is_not(ledger: Le
     await record(rows, claimed)
     await record(rows, claimed)
     with pytest.raises(StaleLeaseError):
-        await rows.record_job(claimed.operation_id, claimed.number, "other-uid")
+        await rows.record_job(MadeJob(claimed.operation_id, claimed.number, "other-uid"))
     row = await ledger.operation(order)
     assert (row["state"], row["next_dispatch_at"], row["lease_until"]) == ("running", None, None)
     assert 14 * 60 < (row["deadline_at"] - row["started_at"]).total_seconds() <= 15 * 60

@@ -9,7 +9,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from controlplane.db.attempts import AttemptRows
-from controlplane.db.claims import ClaimRows
+from controlplane.db.claims import ClaimRows, MadeJob
 from controlplane.db.migrate import apply_migrations, read_migrations, set_role_password
 from controlplane.db.operations import OperationRows
 from controlplane.db.stores import StoreRows
@@ -114,14 +114,14 @@ async def test_wrong_token_is_refused_and_changes_nothing(pod: Pod, database: Da
 
 
 async def test_other_job_is_refused(pod: Pod, database: Database) -> None:
-    await ClaimRows(database, "default").record_job(pod.claimed.operation_id, pod.claimed.number, "job")
+    await ClaimRows(database, "default").record_job(MadeJob(pod.claimed.operation_id, pod.claimed.number, "job"))
     assert (await pod.start(job="other"))["answer"] == "refused"
     assert (await pod.start(job="job"))["answer"] == "start"
 
 
 async def test_handshake_before_the_record_is_no_conflict(pod: Pod, database: Database) -> None:
     assert (await pod.start(job="job"))["answer"] == "start"
-    await ClaimRows(database, "default").record_job(pod.claimed.operation_id, pod.claimed.number, "job")
+    await ClaimRows(database, "default").record_job(MadeJob(pod.claimed.operation_id, pod.claimed.number, "job"))
 
 
 async def test_whole_run_ends_with_a_ready_store_and_its_history(pod: Pod, database: Database, owner: Caller) -> None:

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from controlplane.app import Parts
+from controlplane.db.claims import MadeJob
 from tests.support import wishes
 from tests.support.fake_apiserver import fake_apiserver, refuses
 from tests.support.faulty_cluster import job_object, pod_object
@@ -43,7 +44,7 @@ class Follower:
         made = await self.cluster.put(
             "jobs", job_object(claimed.job_name, f"job-{order.operation_id}", order.operation_id)
         )
-        await self.parts.claims.record_job(order.operation_id, 1, made["metadata"]["uid"])
+        await self.parts.claims.record_job(MadeJob(order.operation_id, 1, made["metadata"]["uid"]))
         pod = f"pod-{order.operation_id}"
         if pod_state:
             await self.show(order, **pod_state)

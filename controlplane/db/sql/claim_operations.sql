@@ -73,9 +73,17 @@ WITH due AS (
   UPDATE storeplane.clusters AS k
   SET bucket_tokens = k.bucket_tokens - (SELECT count(*) FROM claimed)
   WHERE k.id = $1::text AND EXISTS (SELECT FROM claimed)
+), slots AS MATERIALIZED (
+  -- In the order in which record_jobs locks them.
+  SELECT s.user_id
+  FROM storeplane.user_slots AS s
+  WHERE s.cluster_id = $1::text AND s.user_id IN (SELECT c.owner_id FROM claimed AS c)
+  ORDER BY s.user_id
+  FOR NO KEY UPDATE OF s
 ), served AS (
   UPDATE storeplane.user_slots AS s SET last_served_at = clock_timestamp()
-  WHERE s.cluster_id = $1::text AND s.user_id IN (SELECT c.owner_id FROM claimed AS c)
+  FROM slots
+  WHERE s.cluster_id = $1::text AND s.user_id = slots.user_id
 )
 SELECT c.id AS operation_id, c.store_id, c.owner_id, s.name AS store_name, s.engine, s.namespace, c.kind,
        c.attempt AS number, c.job_name, c.fence, c.spec, c.request_id, coalesce(a.memory_mib, c.memory_mib) AS memory_mib,

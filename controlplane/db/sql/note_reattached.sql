@@ -1,6 +1,6 @@
 -- purpose: Tell and keep that a living Job was bound to its attempt again
 -- rows: none
--- caller: services.reattach, in the transaction of record_job
+-- caller: services.reattach, in the transaction of record_jobs
 -- index: operations_pkey
 -- locks: the new rows
 -- $1: operation id, $2: attempt, $3: Job's name, $4: Job's uid, $5: caller's id, $6: caller's address
