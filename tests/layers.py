@@ -1,4 +1,4 @@
-"""Every layer of the tests, side by side: what computes, what waits for the test cluster, and what makes real shops.
+"""Every layer of the tests, side by side: what computes, what follows Jobs, what breaks clusters, what makes real shops.
 
 One after the other they take longer than anybody waits; each has a database server and a cluster of its own, so they do
 not meet. Each one's output is shown whole when it ends. Arguments go to every pytest.
@@ -19,8 +19,8 @@ __all__ = ["main"]
 
 _GROUPS: Final = (
     ("tests/unit", "tests/db", "tests/contract"),
-    # These break and heal the cluster `test`: one after the other.
-    ("tests/kube", "tests/cluster"),
+    ("tests/kube",),
+    ("tests/cluster",),
     ("tests/e2e",),
 )
 _OK: Final = (0, 5)

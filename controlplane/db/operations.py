@@ -65,6 +65,8 @@ class NewRetry:
     retry_of: UUID
     operation_id: UUID
     spec: dict[str, Any]
+    urls: dict[str, str | None]
+    """Of the store, if the spec makes it."""
     spec_changes: list[dict[str, Any]]
     request_id: str
     ip: str | None
@@ -179,6 +181,7 @@ class OperationRows:
             new.request_id,
             new.ip,
             new.spec_changes,
+            new.urls,
         )
         return row is not None
 

@@ -94,6 +94,7 @@ class Retries:
             retry_of=operation_id,
             operation_id=uuid7(),
             spec=spec,
+            urls=specs.urls(spec),
             spec_changes=specs.spec_changes(facts.spec, spec),
             request_id=origin.request_id,
             ip=origin.ip,

@@ -2,7 +2,7 @@
 
 Keys of a spec: `version`, `engine`, `engine_version`, `chart`, `chart_version`, `preset`, `plan`, `images` (by the
 chart's names), `provisioner_image`, `namespace`, `host`, `public_url`, `observer` {`namespace`, `service_account`},
-`name`, `traceparent`.
+`network` {`ingress_namespace`, `ingress_cidrs`, `dns_cidr`, `denied_cidrs`}, `name`, `traceparent`.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import Any, Final
 from controlplane.config import Settings
 from controlplane.domain.engines import CATALOGUE, Engine
 
-__all__ = ["Place", "for_delete", "for_retry", "frozen", "spec_changes"]
+__all__ = ["Place", "for_delete", "for_retry", "frozen", "spec_changes", "urls"]
 
 _PLAN: Final = "standard"
 """The only plan so far: the chart's own resources."""
@@ -24,14 +24,6 @@ class Place:
     namespace: str
     host: str
     public_url: str
-
-    def urls(self, images: dict[str, str]) -> dict[str, str | None]:
-        """Return where browsers and programs find the store, which is made of `images`."""
-        return {
-            "storefront": f"{self.public_url}/" if "storefront" in images else None,
-            "admin": f"{self.public_url}/app",
-            "api": self.public_url,
-        }
 
 
 def frozen(engine: Engine, name: str, place: Place, settings: Settings, traceparent: str) -> dict[str, Any]:
@@ -64,6 +56,16 @@ def for_retry(old: dict[str, Any], settings: Settings, traceparent: str, *, is_f
         return new
     engine = CATALOGUE.get(str(old.get("engine")))
     return new | ({} if engine is None else _resolved(engine, settings)) | _own(settings) | {"plan": _PLAN}
+
+
+def urls(spec: dict[str, Any]) -> dict[str, str | None]:
+    """Return where browsers and programs find the store that this spec makes."""
+    public_url = spec["public_url"]
+    return {
+        "storefront": f"{public_url}/" if "storefront" in spec["images"] else None,
+        "admin": f"{public_url}/app",
+        "api": public_url,
+    }
 
 
 def spec_changes(old: dict[str, Any], new: dict[str, Any]) -> list[dict[str, Any]]:

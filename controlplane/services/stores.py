@@ -241,7 +241,7 @@ class Stores:
             slug=slug,
             engine=engine.name,
             namespace=place.namespace,
-            urls=place.urls(spec["images"]),
+            urls=specs.urls(spec),
             spec=spec,
             request_id=origin.request_id,
             ip=origin.ip,

@@ -1,5 +1,13 @@
 from __future__ import annotations
 
+import pytest
+
 from tests.support.cluster import cluster, devcluster, namespace
 
 __all__ = ["cluster", "devcluster", "namespace"]
+
+
+@pytest.fixture(scope="session")
+def cluster_name() -> str:
+    """Another than the other layers': these tests break it and heal it."""
+    return "ground"

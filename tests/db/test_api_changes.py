@@ -150,15 +150,20 @@ async def test_retry_of_a_failed_create_is_a_new_operation(api: Api) -> None:
 
 
 async def test_fresh_retry_shows_what_is_different(database: Database) -> None:
-    async with serve(database) as old, serve(database, settings={"STOREPLANE_MEDUSA_IMAGE": "new:2"}) as new:
+    settings = {"STOREPLANE_MEDUSA_IMAGE": "new:2", "STOREPLANE_MEDUSA_STOREFRONT_IMAGE": "front:1"}
+    async with serve(database) as old, serve(database, settings=settings) as new:
         new.token = old.token
         body = await old.create()
+        assert body["store"]["urls"]["storefront"] is None
         await old.fail(body)
         status, answer, _ = await new.call("POST", _retry(body), json={"refresh_spec": True})
         assert status == 202
         assert answer["spec_changes"] == [
-            {"field": "images.server", "old": "storeplane.local/medusa:1", "new": "new:2"}
+            {"field": "images.server", "old": "storeplane.local/medusa:1", "new": "new:2"},
+            {"field": "images.storefront", "old": None, "new": "front:1"},
         ]
+        _, store, _ = await new.call("GET", f"/api/stores/{body['store']['id']}")
+        assert store["urls"]["storefront"] == f"{store['urls']['api']}/"
         rows = await old.execute("SELECT spec FROM storeplane.operations ORDER BY created_at")
         assert [row["spec"]["images"]["server"] for row in rows] == ["storeplane.local/medusa:1", "new:2"]
         assert rows[0]["spec"]["host"] == rows[1]["spec"]["host"]

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["cluster", "devcluster", "namespace", "noop_image"]
 
 
+@pytest.fixture(scope="session")
+def cluster_name() -> str:
+    return "test"
+
+
 @pytest.fixture
 async def database_url(empty_database: str) -> str:
     """Migrated, not copied: a copy has the template's tables and not its database's rights."""

@@ -1,6 +1,6 @@
-"""One real cluster for a test run, and a thin way to speak to it: kubectl, with JSON in and out.
+"""One real cluster for a layer of the tests, and a thin way to speak to it: kubectl, with JSON in and out.
 
-The cluster is named ``test`` and kept between runs, because a start costs seconds and images are loaded already.
+The layer's ``conftest.py`` names it. It is kept between runs, because a start costs seconds and images are loaded.
 ``STOREPLANE_TEST_CLUSTER=fresh`` makes a new one and removes it at the end. ``CLUSTER`` chooses where it comes from, as
 everywhere; what only a devcluster can show is skipped on others.
 """
@@ -196,9 +196,9 @@ def open_cluster(name: str) -> Kube:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Kube]:
-    """Give the run's cluster, with the test pods' image loaded."""
-    source = choose_source("test")
+def cluster(cluster_name: str) -> Iterator[Kube]:
+    """Give the layer's cluster, with the test pods' image loaded."""
+    source = choose_source(cluster_name)
     refuse_foreign_for_tests(source)
     fresh = os.environ.get("STOREPLANE_TEST_CLUSTER") == "fresh"
     if fresh:
@@ -229,7 +229,7 @@ def _sweep(kube: Kube) -> None:
 
 @pytest.fixture
 def devcluster(cluster: Kube) -> Kube:
-    """Give the run's cluster where the test needs what only a devcluster has."""
+    """Give the layer's cluster where the test needs what only a devcluster has."""
     if not cluster.is_devcluster:
         pytest.skip("looks at the processes and addresses of a devcluster")
     return cluster
