@@ -1,4 +1,4 @@
-"""Every layer of the tests, side by side: what computes, what follows Jobs, what breaks clusters, what makes real shops.
+"""Every layer of the tests, side by side: what computes, follows Jobs, breaks clusters, and makes real shops.
 
 One after the other they take longer than anybody waits; each has a database server and a cluster of its own, so they do
 not meet. Each one's output is shown whole when it ends. Arguments go to every pytest.

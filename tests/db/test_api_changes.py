@@ -162,8 +162,8 @@ async def test_fresh_retry_shows_what_is_different(database: Database) -> None:
             {"field": "images.server", "old": "storeplane.local/medusa:1", "new": "new:2"},
             {"field": "images.storefront", "old": None, "new": "front:1"},
         ]
-        _, store, _ = await new.call("GET", f"/api/stores/{body['store']['id']}")
-        assert store["urls"]["storefront"] == f"{store['urls']['api']}/"
+        _, found, _ = await new.call("GET", f"/api/stores/{body['store']['id']}")
+        assert found["store"]["urls"]["storefront"] == f"{body['store']['urls']['api']}/"
         rows = await old.execute("SELECT spec FROM storeplane.operations ORDER BY created_at")
         assert [row["spec"]["images"]["server"] for row in rows] == ["storeplane.local/medusa:1", "new:2"]
         assert rows[0]["spec"]["host"] == rows[1]["spec"]["host"]
