@@ -157,7 +157,18 @@ def _of_pod(pod: _Object) -> Iterator[Hindrance]:
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
             detail = f"pod {name}: {condition.get('message', '')}"
-            yield Hindrance("POD_UNSCHEDULABLE", "No node takes a pod of the store", detail, 90, is_final=False)
+            if "persistent" in detail.lower():
+                # The scheduler's words for a claim without a volume, whatever nodes there are.
+                claims = ", ".join(_claims(pod))
+                detail = f"pod {name}: claim {claims}: {condition.get('message', '')}"
+                yield Hindrance("VOLUME_UNAVAILABLE", "A volume of the store cannot be had", detail, 90, is_final=False)
+            else:
+                yield Hindrance("POD_UNSCHEDULABLE", "No node takes a pod of the store", detail, 90, is_final=False)
+
+
+def _claims(pod: _Object) -> list[str]:
+    volumes = (pod.get("spec") or {}).get("volumes") or ()
+    return [each["persistentVolumeClaim"]["claimName"] for each in volumes if "persistentVolumeClaim" in each]
 
 
 def _containers(pods: list[_Object]) -> Iterator[tuple[_Container, _Object]]:

@@ -3,7 +3,9 @@
 Pure but for randomness. The chart names Ingress, Service, port and Secret keys; both sides of this are tested.
 """
 
+import json
 import secrets
+from collections.abc import Mapping
 from typing import Any, Final
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "new_secrets",
     "service_host",
     "values",
+    "written",
 ]
 
 RELEASE: Final = "medusa"
@@ -60,3 +63,11 @@ def values(spec: dict[str, Any]) -> dict[str, Any]:
 def service_host(namespace: str) -> str:
     """Return the cluster's name for the shop's Service."""
     return f"medusa.{namespace}.svc.cluster.local"
+
+
+def written(made: Mapping[str, Any]) -> str:
+    """Return values as the file that Helm reads: JSON, with every character as itself.
+
+    Helm reads it as YAML, which knows no pairs of escapes: an escaped character beyond U+FFFF is refused.
+    """
+    return json.dumps(made, ensure_ascii=False)

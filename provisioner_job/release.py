@@ -82,7 +82,7 @@ async def install(cluster: Cluster, namespace: str, spec: dict[str, Any], journa
         file = Path(folder) / "values.json"
         # Created for us alone before a byte is in it.
         file.touch(mode=0o600)
-        file.write_text(json.dumps(medusa.values(spec)), encoding="utf-8")
+        file.write_text(medusa.written(medusa.values(spec)), encoding="utf-8")
         finished = await run(
             [
                 "helm",

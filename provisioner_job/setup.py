@@ -65,7 +65,12 @@ async def wait_for_setup(cluster: Cluster, namespace: str, journal: Journal) -> 
             # Its pods went with it, so there is no log to show; a slow machine is not a broken store.
             raise RetryableError("SETUP_TIMEOUT", "The store's setup took too long", f"Job {name} ran into its limit")
         if "Failed" in conditions:
-            raise PhaseError("SETUP_FAILED", "The store's setup failed", await _cause(cluster, namespace, pods))
+            failed = failed_container(pods)
+            if failed is None:
+                # By hand, by an eviction, with their node: nothing in it was wrong.
+                detail = f"the pods of {name or 'the Job'} were removed before they ended; a new attempt makes it again"
+                raise RetryableError("SETUP_GONE", "The pods of the store's setup are gone", detail)
+            raise PhaseError("SETUP_FAILED", "The store's setup failed", await _cause(cluster, namespace, failed))
         now = _progress(pods)
         if now != told:
             told = now
@@ -133,10 +138,7 @@ def failed_container(pods: list[dict[str, Any]]) -> tuple[str, str, str] | None:
     return None
 
 
-async def _cause(cluster: Cluster, namespace: str, pods: list[dict[str, Any]]) -> str:
-    found = failed_container(pods)
-    if found is None:
-        return "no container of it is left to tell why"
-    pod, container, reason = found
+async def _cause(cluster: Cluster, namespace: str, failed: tuple[str, str, str]) -> str:
+    pod, container, reason = failed
     log = await cluster.log_tail(pod, namespace, container, _CAUSE_LINES)
     return f"{container}: {reason}\n{log.strip()}"

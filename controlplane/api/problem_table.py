@@ -276,7 +276,7 @@ FAILURES: Final[Mapping[str, Failure]] = MappingProxyType(
             "The store's setup (migration, seed, admin) failed.", "See the cause in `detail` and the log; retry."
         ),
         "SETUP_TIMEOUT": Failure("The store's setup took too long.", "See the setup Job's log; retry."),
-        "SETUP_GONE": Failure("The Job of the store's setup is gone.", "It is retried; nothing to do."),
+        "SETUP_GONE": Failure("The Job of the store's setup, or its pods, are gone.", "It is retried; nothing to do."),
         "SETUP_STAYS": Failure("A failed setup cannot be removed.", "Look at the setup Job with kubectl; retry."),
         "IMAGE_UNAVAILABLE": Failure(
             "An image of the store cannot be had.",
@@ -289,6 +289,10 @@ FAILURES: Final[Mapping[str, Failure]] = MappingProxyType(
         ),
         "POD_UNSCHEDULABLE": Failure(
             "No node takes a pod of the store.", "Add room, or see in `detail` what the nodes lack; it is retried."
+        ),
+        "VOLUME_UNAVAILABLE": Failure(
+            "A volume of the store cannot be had.",
+            "See `kubectl get storageclass` and `kubectl -n <namespace> describe pvc`, mend the class; it is retried.",
         ),
         "QUOTA_EXCEEDED": Failure(
             "The store's quota leaves no room for a pod.", "Give the store a larger plan or quota, then retry."

@@ -1,5 +1,6 @@
 """Bodies of requests and query strings; used nowhere else in the program. What is answered: `api.answers`."""
 
+import re
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -20,14 +21,15 @@ __all__ = [
     "StoresQuery",
 ]
 
+_NUMBER: Final = re.compile("-?[0-9]{1,30}")
 _CURSOR_MOST: Final = 2**63 - 1
 _ATTEMPT_MOST: Final = 2**31 - 1
 
 
 def _digits(value: object) -> object:
-    # Query strings are text: 1e2, 1_0 and +1 are no numbers here.
+    # Query strings are text: 1e2, 1_0 and +1 are no numbers here. What is one may still be out of range.
     if isinstance(value, str):
-        return int(value) if value.isascii() and value.isdigit() and len(value) < len(str(_CURSOR_MOST)) else None
+        return int(value) if _NUMBER.fullmatch(value) else None
     return value
 
 

@@ -11,6 +11,7 @@ import orjson
 
 from controlplane.db.errors import translated
 from controlplane.db.queries import query
+from controlplane.domain.errors import DatabaseUnavailableError
 
 __all__ = ["Database", "Session", "Statements"]
 
@@ -195,8 +196,16 @@ class Database:
 
     @asynccontextmanager
     async def _acquired(self) -> AsyncIterator[Session]:
-        async with self._pool.acquire(timeout=self._acquire_seconds) as connection:
+        try:
+            connection = await self._pool.acquire(timeout=self._acquire_seconds)
+        except TimeoutError as error:
+            # It may be well, and its connections all wait for one row.
+            message = f"no connection within {self._acquire_seconds:.1f} s: all are taken, or it takes no new one"
+            raise DatabaseUnavailableError(message) from error
+        try:
             yield Session(connection, statement_seconds=self._statement_seconds)
+        finally:
+            await self._pool.release(connection)
 
 
 async def _repeated(step: Callable[[], Awaitable[_T]]) -> _T:

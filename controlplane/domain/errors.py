@@ -257,7 +257,7 @@ class DatabaseUnavailableError(DependencyUnavailableError):
     @override
     def detail(self) -> str:
         """Without the cause, which may name an address inside; the log has it."""
-        return "The database does not answer; try again shortly"
+        return "The database does not answer, or has too much to do at this moment; try again shortly"
 
 
 class SchemaMissingError(DependencyUnavailableError):

@@ -37,7 +37,7 @@ GIVEN = {
 
 def helm_template(folder: Path, values: Mapping[str, Any], preset: str = "") -> subprocess.CompletedProcess[str]:
     file = folder / "values.json"
-    file.write_text(json.dumps(values))
+    file.write_text(medusa.written(values), encoding="utf-8")
     presets = ["--values", str(CHART / preset)] if preset else []
     return subprocess.run(
         [helm_binary(), "template", "medusa", CHART, "--namespace", "store-shop-abcd1234", *presets, "--values", file],

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 REFERENCE = "storeplane.local/medusa-storefront:0123456789abcdef"
 STORE = UUID(int=1)
-TITLES = ["Harbour & Hearth", 'Ann\'s "best" {{ .Values }} $(PUBLISHABLE_KEY) \\ <b>', "店"]
+TITLES = ["Harbour & Hearth", 'Ann\'s "best" {{ .Values }} $(PUBLISHABLE_KEY) \\ <b>', "店", "Fire 🔥"]
 
 
 def spec(name: str) -> dict[str, Any]:

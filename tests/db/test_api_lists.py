@@ -94,6 +94,14 @@ async def test_wrong_query_is_named_by_its_parameter(api: Api) -> None:
             assert problem["errors"][0]["pointer"] == f"#/{name}"
 
 
+@pytest.mark.parametrize(
+    ("limit", "says"), [("-1", "greater than or equal to 1"), ("9" * 21, "less than or equal to 200")]
+)
+async def test_number_out_of_range_is_told_the_range(api: Api, limit: str, says: str) -> None:
+    _, problem, _ = await api.call("GET", f"/api/stores?limit={limit}")
+    assert says in problem["errors"][0]["detail"]
+
+
 async def test_operation_shows_attempts_with_phases(api: Api, database_url: str) -> None:
     body = await api.create()
     name = await api.open_attempt(body)

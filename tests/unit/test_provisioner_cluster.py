@@ -198,8 +198,29 @@ async def test_setup_that_ran_out_of_time_may_work_later(api: Api, cluster: Clus
 
 async def test_setup_that_failed_is_final(api: Api, cluster: Cluster, journal: Journal) -> None:
     api.objects[f"{JOBS}/setup-a"] = setup_job("setup-a", condition="Failed", reason="BackoffLimitExceeded")
-    with pytest.raises(PhaseError, match="setup failed"):
+    ended = {
+        "name": "migrate",
+        "image": "x",
+        "imageID": "x",
+        "ready": False,
+        "restartCount": 0,
+        "state": {"terminated": {"exitCode": 3, "reason": "Error"}},
+    }
+    labels = {"batch.kubernetes.io/job-name": "setup-a"}
+    api.objects[f"{PODS}/setup-a-1"] = {
+        "metadata": {"name": "setup-a-1", "labels": labels},
+        "status": {"containerStatuses": [ended]},
+    }
+    with pytest.raises(PhaseError, match="migrate: Error, exit code 3") as caught:
         await wait_for_setup(cluster, NAMESPACE, journal)
+    assert caught.value.code == "SETUP_FAILED"
+
+
+async def test_setup_whose_pods_were_removed_is_made_again(api: Api, cluster: Cluster, journal: Journal) -> None:
+    api.objects[f"{JOBS}/setup-a"] = setup_job("setup-a", condition="Failed", reason="BackoffLimitExceeded")
+    with pytest.raises(RetryableError, match="the pods of setup-a were removed") as caught:
+        await wait_for_setup(cluster, NAMESPACE, journal)
+    assert caught.value.code == "SETUP_GONE"
 
 
 @pytest.mark.parametrize("is_leaving", [False, True])

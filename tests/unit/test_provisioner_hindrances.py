@@ -74,6 +74,16 @@ def test_pod_without_a_node_is_told_with_the_schedulers_words() -> None:
     assert (found.code, found.is_final, found.detail) == ("POD_UNSCHEDULABLE", False, "pod server-1: 0/1 nodes: cpu.")
 
 
+def test_claim_without_a_volume_is_told_by_its_name() -> None:
+    message = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims. not found"
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    unbound = pod(conditions=[condition])
+    unbound["spec"] = {"volumes": [{"emptyDir": {}}, {"persistentVolumeClaim": {"claimName": "data-postgres-0"}}]}
+    (found,) = found_in([unbound], [])
+    assert (found.code, found.is_final) == ("VOLUME_UNAVAILABLE", False)
+    assert found.detail == f"pod server-1: claim data-postgres-0: {message}"
+
+
 def test_pod_that_goes_hinders_nothing() -> None:
     leaving = waiting("ErrImagePull", "not found")
     leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"

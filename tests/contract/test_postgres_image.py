@@ -1,0 +1,86 @@
+"""The local Postgres image: one server on the data at a time, also where a pod was removed by force."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from devcluster.machine.paths import checkout
+from devcluster.postgres.binaries import os_user
+from tests.support.polling import poll
+from tests.support.postgres import chosen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.contract
+
+ENTRYPOINT = checkout() / "images/local/postgres/entrypoint.sh"
+READY_LINE = 8
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Give a folder of the server's user; its path is short enough for a socket."""
+    made = Path(tempfile.mkdtemp(prefix="sp-image-"))
+    user = os_user()
+    made.chmod(0o755)
+    if user is not None:
+        shutil.chown(made, user, user)
+    shutil.copy(ENTRYPOINT, made / "entrypoint.sh")
+    yield made
+    shutil.rmtree(made)
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    user = os_user()
+    process = subprocess.Popen(
+        ["/bin/sh", str(folder / "entrypoint.sh"), "-k", str(folder), "-c", "listen_addresses="],
+        env={
+            "PATH": f"{chosen()[0].postgres.parent}:{os.defpath}",
+            "PGDATA": str(folder / "data"),
+            "POSTGRES_PASSWORD": "of-a-test",
+        },
+        cwd="/",
+        user=user,
+        group=user,
+        extra_groups=[] if user else None,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(timeout=10)
+
+
+def serves(folder: Path, process: subprocess.Popen[bytes]) -> bool:
+    assert process.poll() is None, "the server has ended"
+    file = folder / "data/postmaster.pid"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return len(lines) >= READY_LINE and lines[0] == str(process.pid) and lines[READY_LINE - 1].strip() == "ready"
+
+
+def waits_for_the_lock(process: subprocess.Popen[bytes]) -> bool:
+    assert process.poll() is None, "it did not wait"
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return any(Path(f"/proc/{child}/comm").read_text().strip() == "flock" for child in children)
+
+
+def test_next_server_waits_until_the_one_before_has_left_the_data(folder: Path) -> None:
+    with ExitStack() as stack:
+        first = stack.enter_context(started(folder))
+        poll(lambda: serves(folder, first), what="the first server is ready")
+        second = stack.enter_context(started(folder))
+        poll(lambda: waits_for_the_lock(second), what="the second one waits")
+        assert serves(folder, first)
+        first.kill()
+        first.wait(timeout=10)
+        poll(lambda: serves(folder, second), what="the second server has taken over")
