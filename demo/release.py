@@ -66,6 +66,7 @@ def install(kubectl: Kubectl, values: Mapping[str, Any], *, preset: str = "value
     with step("wait for the control plane"):
         _await_migrations(kubectl)
         _await_rollout(kubectl)
+        _await_leaving(kubectl)
 
 
 def settings(kubectl: Kubectl, *, database_port: int) -> dict[str, str]:
@@ -191,6 +192,21 @@ def _await_rollout(kubectl: Kubectl) -> None:
             f"the control plane is not ready: {error}\n{_told(kubectl, 'app.kubernetes.io/component=controlplane')}",
             remedy=f"`kubectl -n {NAMESPACE} describe pods` tells more",
         ) from error
+
+
+def _await_leaving(kubectl: Kubectl) -> None:
+    """Wait until the replicas of before are gone: one that ends serves for a moment yet, by its own settings."""
+    deadline = time.monotonic() + _ROLLOUT_SECONDS
+    while any(
+        "deletionTimestamp" in pod["metadata"]
+        for pod in kubectl.list("pods", NAMESPACE, "app.kubernetes.io/component=controlplane")
+    ):
+        if time.monotonic() > deadline:
+            raise DevclusterError(
+                f"replicas of the version before do not end within {_ROLLOUT_SECONDS} s",
+                remedy=f"`kubectl -n {NAMESPACE} get pods` shows them",
+            )
+        time.sleep(_POLL_SECONDS)
 
 
 def _told(kubectl: Kubectl, selector: str) -> str:
