@@ -38,7 +38,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class MadeJob:
-    """The Job of an attempt as the cluster has it; an operation has one open attempt."""
+    """The Job of an attempt as the cluster has it."""
 
     operation_id: UUID
     number: int
@@ -96,11 +96,11 @@ class ClaimRows:
             message = "record Job"
             raise StaleLeaseError(message)
 
-    async def record_jobs(self, made: Sequence[MadeJob]) -> set[UUID]:
+    async def record_jobs(self, made: Sequence[MadeJob]) -> set[MadeJob]:
         """Record created or adopted Jobs in one commit.
 
-        Returns the operations whose attempts have these Jobs, also those recorded before, by us or by the pod's
-        handshake. An attempt that is missing has another Job or is over.
+        Returns those that their attempts have now, also where it was recorded before, by us or by the pod's handshake.
+        The attempt of one that is missing has another Job or is over.
         """
         return await record_jobs(self._database, made)
 
@@ -148,15 +148,14 @@ async def _store(session: Any, made: list[tuple[ClaimedAttempt, RenderedJob]]) -
         raise StaleLeaseError(message)
 
 
-async def record_jobs(statements: Statements, made: Sequence[MadeJob]) -> set[UUID]:
-    """Record Jobs of open attempts; return the operations whose attempts have them, by now or from before."""
+async def record_jobs(statements: Statements, made: Sequence[MadeJob]) -> set[MadeJob]:
+    """Record Jobs of open attempts; return those that their attempts have, by now or from before."""
     operations, numbers = [each.operation_id for each in made], [each.number for each in made]
-    uids = {each.operation_id: each.job_uid for each in made}
-    rows = await statements.fetch("record_jobs", operations, numbers, list(uids.values()))
-    recorded = {row["id"] for row in rows}
-    if len(recorded) < len(uids):
+    rows = await statements.fetch("record_jobs", operations, numbers, [each.job_uid for each in made])
+    recorded = {MadeJob(**dict(row)) for row in rows}
+    if not recorded.issuperset(made):
         rows = await statements.fetch("recorded_jobs", operations, numbers)
-        recorded |= {row["operation_id"] for row in rows if row["job_uid"] == uids[row["operation_id"]]}
+        recorded |= {MadeJob(**dict(row)) for row in rows}.intersection(made)
     return recorded
 
 

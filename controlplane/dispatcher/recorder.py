@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
-from uuid import UUID
 
 from controlplane.db.claims import ClaimRows, MadeJob
 from controlplane.domain.errors import StaleLeaseError
@@ -57,12 +56,12 @@ class Recorder:
         self._writer = None
 
 
-def _tell(batch: Sequence[_Waiting], recorded: AbstractSet[UUID], failure: Exception) -> None:
+def _tell(batch: Sequence[_Waiting], recorded: AbstractSet[MadeJob], failure: Exception) -> None:
     """Give each its end: done, or why not. One that has an end already was cancelled, as its process ends."""
     for made, future in batch:
         if future.done():
             continue
-        if made.operation_id in recorded:
+        if made in recorded:
             future.set_result(None)
         else:
             future.set_exception(failure)

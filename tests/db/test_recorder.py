@@ -14,24 +14,12 @@ from controlplane.domain.errors import StaleLeaseError
 from tests.support.ledger import Ledger, renderer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from controlplane.db.pool import Database
 
 pytestmark = pytest.mark.db
 
 ORDERS = 6
-WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 COMMITS = "SELECT count(DISTINCT xmin::text) FROM storeplane.attempts WHERE job_uid IS NOT NULL"
-
-
-@pytest.fixture
-async def ledger(database_url: str) -> AsyncIterator[Ledger]:
-    made = await Ledger.open(database_url)
-    yield made
-    kept, real = await made.counters()
-    await made.close()
-    assert kept == real
 
 
 async def test_jobs_that_wait_for_a_commit_share_the_next(
@@ -49,10 +37,7 @@ async def test_jobs_that_wait_for_a_commit_share_the_next(
         async with other.transaction():
             await other.execute("SELECT FROM storeplane.operations WHERE id = $1 FOR UPDATE", made[0].operation_id)
             tasks = [asyncio.create_task(recorder.record(made[0]))]
-            async with asyncio.timeout(10):
-                while not await ledger.value(WAITS):
-                    assert not tasks[0].done(), "it did not wait"
-                    await asyncio.sleep(0.01)
+            await ledger.until_it_waits(tasks[0])
             # Meanwhile the others' Jobs are created, and one of them is somebody else's by now.
             tasks += [asyncio.create_task(recorder.record(each)) for each in made[1:]]
             await other.execute(
@@ -71,6 +56,22 @@ async def test_jobs_that_wait_for_a_commit_share_the_next(
     assert uids == [
         "other" if each is gone else each.job_uid for each in sorted(made, key=lambda one: one.operation_id)
     ]
+
+
+async def test_each_attempt_of_an_operation_is_told_its_own_end(ledger: Ledger, database: Database) -> None:
+    for _number in range(2):
+        await ledger.order()
+    rows = ClaimRows(database, "default")
+    first, second = (
+        MadeJob(each.operation_id, each.number, f"uid-{each.operation_id}")
+        for each in (await rows.claim("test", 60, 2, renderer())).attempts
+    )
+    # An attempt that a slow task still believes in, beside the one that took its place, and the same one twice.
+    superseded = MadeJob(first.operation_id, first.number + 1, "uid-of-another")
+    assert await rows.record_jobs([superseded, first, second, second]) == {first, second}
+    assert await rows.record_jobs([superseded, first, second, second]) == {first, second}
+    uids = await ledger.value("SELECT array_agg(job_uid ORDER BY operation_id) FROM storeplane.attempts")
+    assert uids == sorted((first.job_uid, second.job_uid))
 
 
 async def test_database_that_is_away_is_told_to_each_and_the_next_is_recorded(

@@ -5,6 +5,7 @@ For tests of the claim and of the reconciler, which begin behind the accepting.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from dataclasses import dataclass
@@ -133,6 +134,15 @@ class Ledger:
         await self.execute(
             "UPDATE storeplane.operations SET next_dispatch_at = now() WHERE next_dispatch_at IS NOT NULL"
         )
+
+    async def until_it_waits(self, task: asyncio.Future[Any]) -> None:
+        """Return once a statement of this task waits for a lock of this database."""
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        deadline = asyncio.get_running_loop().time() + 10
+        while not await self.value(waits):
+            assert not task.done(), "it did not wait"
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.01)
 
     async def counters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return what the budget rows count, and what there is to count."""

@@ -28,7 +28,7 @@ WITH made AS (
   FROM operation AS x
   JOIN slots AS s ON s.cluster_id = x.cluster_id AND s.user_id = x.owner_id
   WHERE a.operation_id = x.id AND a.number = x.number AND a.state = 'created' AND a.pod_uid IS NULL
-  RETURNING a.operation_id
+  RETURNING a.operation_id, a.number, a.job_uid
 )
 UPDATE storeplane.operations AS o
 SET state = 'running', waiting_reason = '', waiting_since = now(), lease_until = NULL, lease_holder = NULL,
@@ -36,4 +36,4 @@ SET state = 'running', waiting_reason = '', waiting_since = now(), lease_until =
     deadline_at = coalesce(o.deadline_at, now() + storeplane.time_allowed(o.kind))
 FROM attempt
 WHERE o.id = attempt.operation_id
-RETURNING o.id
+RETURNING attempt.operation_id, attempt.number, attempt.job_uid
