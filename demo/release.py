@@ -29,6 +29,7 @@ _SECRET = "storeplane-secrets"  # noqa: S105 -- the Secret's name
 _DATABASE_SECRET = "storeplane-provisioner-db"  # noqa: S105 -- the Secret's name
 _OWNED_BY = {"app.kubernetes.io/managed-by": "storeplane-demo"}
 _MIGRATE = "app.kubernetes.io/component=migrate"
+_CONTROL_PLANE = "app.kubernetes.io/component=controlplane"
 _LOCKED = f"owner=helm,name={_RELEASE},status in (pending-install,pending-upgrade,pending-rollback)"
 _HELM_SECONDS = 120
 _ROLLOUT_SECONDS = 300
@@ -189,7 +190,7 @@ def _await_rollout(kubectl: Kubectl) -> None:
         kubectl.do("--namespace", NAMESPACE, *waiting, seconds=_ROLLOUT_SECONDS + 30)
     except DevclusterError as error:
         raise DevclusterError(
-            f"the control plane is not ready: {error}\n{_told(kubectl, 'app.kubernetes.io/component=controlplane')}",
+            f"the control plane is not ready: {error}\n{_told(kubectl, _CONTROL_PLANE)}",
             remedy=f"`kubectl -n {NAMESPACE} describe pods` tells more",
         ) from error
 
@@ -197,10 +198,7 @@ def _await_rollout(kubectl: Kubectl) -> None:
 def _await_leaving(kubectl: Kubectl) -> None:
     """Wait until the replicas of before are gone: one that ends serves for a moment yet, by its own settings."""
     deadline = time.monotonic() + _ROLLOUT_SECONDS
-    while any(
-        "deletionTimestamp" in pod["metadata"]
-        for pod in kubectl.list("pods", NAMESPACE, "app.kubernetes.io/component=controlplane")
-    ):
+    while any("deletionTimestamp" in pod["metadata"] for pod in kubectl.list("pods", NAMESPACE, _CONTROL_PLANE)):
         if time.monotonic() > deadline:
             raise DevclusterError(
                 f"replicas of the version before do not end within {_ROLLOUT_SECONDS} s",

@@ -156,13 +156,13 @@ def _of_pod(pod: _Object) -> Iterator[Hindrance]:
     name, status = pod["metadata"]["name"], pod.get("status") or {}
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            detail = f"pod {name}: {condition.get('message', '')}"
-            if "persistent" in detail.lower():
+            message = condition.get("message", "")
+            if "persistent" in message.lower():
                 # The scheduler's words for a claim without a volume, whatever nodes there are.
-                claims = ", ".join(_claims(pod))
-                detail = f"pod {name}: claim {claims}: {condition.get('message', '')}"
+                detail = f"pod {name}: claim {', '.join(_claims(pod))}: {message}"
                 yield Hindrance("VOLUME_UNAVAILABLE", "A volume of the store cannot be had", detail, 90, is_final=False)
             else:
+                detail = f"pod {name}: {message}"
                 yield Hindrance("POD_UNSCHEDULABLE", "No node takes a pod of the store", detail, 90, is_final=False)
 
 

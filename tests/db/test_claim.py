@@ -15,22 +15,13 @@ from controlplane.domain.errors import StaleLeaseError
 from tests.support.ledger import Ledger, Order, renderer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
     from uuid import UUID
 
     from controlplane.db.pool import Database
     from controlplane.domain.attempt import ClaimedAttempt
 
 pytestmark = pytest.mark.db
-
-
-@pytest.fixture
-async def ledger(database_url: str) -> AsyncIterator[Ledger]:
-    made = await Ledger.open(database_url)
-    yield made
-    kept, real = await made.counters()
-    await made.close()
-    assert kept == real, "the budget's counters are not what they count"
 
 
 @pytest.fixture

@@ -15,22 +15,13 @@ from controlplane.domain.errors import StaleLeaseError
 from tests.support.ledger import Ledger, renderer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from controlplane.db.pool import Database
 
 pytestmark = pytest.mark.db
 
 PROBLEM = {"code": "X", "title": "x", "detail": "x"}
-
-
-@pytest.fixture
-async def ledger(database_url: str) -> AsyncIterator[Ledger]:
-    made = await Ledger.open(database_url)
-    yield made
-    kept, real = await made.counters()
-    await made.close()
-    assert kept == real
 
 
 async def beside(
@@ -42,14 +33,7 @@ async def beside(
         async with connection.transaction():
             await first(connection)
             task = asyncio.ensure_future(second)
-            waits = (
-                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-            )
-            deadline = asyncio.get_running_loop().time() + 10
-            while not await ledger.value(waits):
-                assert not task.done(), "it did not wait"
-                assert asyncio.get_running_loop().time() < deadline
-                await asyncio.sleep(0.01)
+            await ledger.until_it_waits(task)
         return await task
     finally:
         await connection.close()
