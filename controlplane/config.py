@@ -13,6 +13,8 @@ from typing import Annotated, Final, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from controlplane.domain.catalogue import CATALOGUE, supported
+from controlplane.domain.engines import Engine
 from controlplane.domain.errors import ConfigurationError
 
 __all__ = ["DatabaseSettings", "Settings", "load_database_settings", "load_settings"]
@@ -32,6 +34,28 @@ def _cidr(text: str) -> str:
 
 def _listed(value: object) -> object:
     return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
+
+
+def _complete(images: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """Return the images of each engine without empty ones; `ValueError` names what the catalogue misses or lacks."""
+    kept = {}
+    for name, given in images.items():
+        engine = CATALOGUE.get(name)
+        if not isinstance(engine, Engine):
+            message = f"there is no engine {name}; there are {', '.join(each.name for each in supported(CATALOGUE))}"
+            raise ValueError(message)  # noqa: TRY004 -- what pydantic turns into its own error
+        kept[name] = {each: reference for each, reference in given.items() if reference}
+        missing = [each for each in engine.images if each not in kept[name]]
+        unknown = [each for each in given if each not in (*engine.images, *engine.optional_images)]
+        if missing or unknown:
+            message = f"the engine {name} needs {', '.join(engine.images)}"
+            message += f" and may have {', '.join(engine.optional_images)}" if engine.optional_images else ""
+            message += f"; missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
+            raise ValueError(message)
+    if not kept:
+        message = "name the images of one engine at least"
+        raise ValueError(message)
+    return kept
 
 
 _Cidr = Annotated[str, AfterValidator(_cidr)]
@@ -78,11 +102,8 @@ class Settings(DatabaseSettings):
     provisioner_db_sslmode: Literal["disable", "prefer", "require", "verify-full"] = "prefer"
     provisioner_log: Literal["text", "json"] = "text"
 
-    medusa_image: str = Field(min_length=1)
-    medusa_postgres_image: str = Field(min_length=1)
-    medusa_redis_image: str = Field(min_length=1)
-    medusa_storefront_image: str | None = None
-    """Our own small storefront at the shops' `/`; none without it, or where it is empty."""
+    engine_images: Annotated[dict[str, dict[str, str]], AfterValidator(_complete)]
+    """JSON: by engine, the reference of each image it needs. An engine that is left out is not offered."""
 
     store_preset: Literal["default", "local", "prod"] = "default"
     """Which values the chart begins with; `local` asks for little, so that a laptop holds several shops."""
@@ -91,7 +112,13 @@ class Settings(DatabaseSettings):
     """Shops answer below this name."""
     store_url_scheme: Literal["http", "https"] = "http"
     store_url_port: int = Field(default=8081, ge=0, le=65535)
-    """0 for the scheme's own port."""
+    """0 for the scheme's own port; under TLS of a store's own always that."""
+    store_ingress_class: str | None = Field(default=None, max_length=253)
+    """Of the stores' Ingresses; None for the cluster's default."""
+    store_cluster_issuer: str | None = Field(default=None, max_length=253)
+    """cert-manager's ClusterIssuer that gives a store a certificate of its own; None where none can be had."""
+    store_reserved_hosts: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_listed)] = None
+    """Parted by commas: hosts that no store may have, nor anything below them: the API's own first of all."""
     store_ingress_namespace: str = "ingress-nginx"
     """Its pods may reach what serves in a store; empty for an ingress that is no pod."""
     store_ingress_cidrs: Annotated[tuple[_Cidr, ...] | None, NoDecode, BeforeValidator(_listed)] = None
@@ -122,20 +149,6 @@ class Settings(DatabaseSettings):
     """A failed creation's objects are kept that long for diagnosis and retry; then they are cleaned up."""
     event_retention_months: int = Field(default=13, ge=1, le=120)
     log_retention_months: int = Field(default=3, ge=1, le=120)
-
-    def engine_images(self, engine: str) -> dict[str, str]:
-        """Return the image references that an operation of this engine freezes."""
-        if engine != "medusa":
-            message = f"no image settings for the engine {engine}"
-            raise ConfigurationError(message)
-        images = {
-            "server": self.medusa_image,
-            "postgres": self.medusa_postgres_image,
-            "redis": self.medusa_redis_image,
-        }
-        if self.medusa_storefront_image:
-            images["storefront"] = self.medusa_storefront_image
-        return images
 
 
 def _refuse_unknown(environment: Mapping[str, str]) -> None:

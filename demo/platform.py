@@ -22,6 +22,11 @@ from devcluster.sources.choice import DevclusterSource, choose_source
 
 __all__ = ["Platform", "current", "install", "kubectl_of", "up"]
 
+_ENGINES = {
+    "medusa": {"server": "medusa", "postgres": "postgres", "redis": "redis", "storefront": "medusa-storefront"},
+    "woocommerce": {"server": "woocommerce", "mariadb": "mariadb"},
+}
+"""By engine and by its chart's name for an image: the image's name in images.toml."""
 _READY_SECONDS = 30
 _POLL_SECONDS = 0.1
 
@@ -103,8 +108,8 @@ def install(name: str, images: Mapping[str, str], overrides: Mapping[str, Any] |
     Parameters
     ----------
     images
-        Names as in images.toml to references that are loaded; ``controlplane``, ``provisioner``, ``postgres``,
-        ``redis``, ``medusa`` and ``medusa-storefront`` are needed.
+        Names as in images.toml to references that are loaded: those of every engine, ``controlplane``,
+        ``provisioner`` and ``postgres``.
     overrides
         Values of the chart that win, such as ``{"image": {"provisioner": reference}}``.
 
@@ -121,11 +126,8 @@ def install(name: str, images: Mapping[str, str], overrides: Mapping[str, Any] |
             "controlplane": images["controlplane"],
             "provisioner": images["provisioner"],
             "postgres": images["postgres"],
-            "medusa": {
-                "server": images["medusa"],
-                "postgres": images["postgres"],
-                "redis": images["redis"],
-                "storefront": images["medusa-storefront"],
+            "engines": {
+                engine: {part: images[image] for part, image in parts.items()} for engine, parts in _ENGINES.items()
             },
         },
         "stores": {"urlPort": cluster.settings.shops_port},

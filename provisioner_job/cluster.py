@@ -186,6 +186,7 @@ def _resource(kind: str) -> Any:
     from lightkube.resources import apps_v1, batch_v1, core_v1, networking_v1  # noqa: PLC0415 -- as above
 
     return {
+        "CronJob": batch_v1.CronJob,
         "Deployment": apps_v1.Deployment,
         "Event": core_v1.Event,
         "Ingress": networking_v1.Ingress,

@@ -7,7 +7,6 @@ the cluster's business, not the store's.
 import asyncio
 from typing import Any, Final
 
-from provisioner_job import medusa
 from provisioner_job.cluster import Cluster
 from provisioner_job.errors import PhaseError, RetryableError
 from provisioner_job.journal import Journal
@@ -17,7 +16,9 @@ __all__ = ["wait_until_exposed"]
 _POLL_SECONDS: Final = 0.2
 
 
-async def wait_until_exposed(cluster: Cluster, namespace: str, host: str, journal: Journal) -> dict[str, Any]:
+async def wait_until_exposed(
+    cluster: Cluster, namespace: str, ingress: str, host: str, journal: Journal
+) -> dict[str, Any]:
     """Return once a pod behind the host's Service is ready; the caller's time limit ends the waiting.
 
     Raises
@@ -27,7 +28,7 @@ async def wait_until_exposed(cluster: Cluster, namespace: str, host: str, journa
     RetryableError
         Ingress or Service went away; the next attempt's release makes them again.
     """
-    service = _service_of(await _found(cluster, "Ingress", medusa.INGRESS, namespace), host)
+    service = _service_of(await _found(cluster, "Ingress", ingress, namespace), host)
     selector = (await _found(cluster, "Service", service, namespace))["spec"].get("selector")
     if not selector:
         raise PhaseError("SERVICE_WITHOUT_PODS", "The Service selects no pods", service)

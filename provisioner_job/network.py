@@ -17,6 +17,8 @@ __all__ = ["address_of_api_server", "network_policies"]
 _COMPONENT: Final = "app.kubernetes.io/component"
 _SERVING: Final = ("server", "storefront")
 """Components, as the charts name them, that answer others than the store's own pods."""
+_CALLING: Final = (*_SERVING, "cron")
+"""Components that speak to payment providers, mail servers and the like."""
 _NAMESPACE_NAME: Final = "kubernetes.io/metadata.name"
 _WEB_AND_MAIL: Final = (443, 587)
 _NOT_THE_INTERNET: Final = {
@@ -78,14 +80,14 @@ def network_policies(
             }
         )
     everything: dict[str, Any] = {}
-    serving = {"matchExpressions": [{"key": _COMPONENT, "operator": "In", "values": list(_SERVING)}]}
+    serving, calling = _of_components(_SERVING), _of_components(_CALLING)
     own: _Rules = [{"podSelector": {}}]
     specs = {
         "store-default-deny": _spec(everything, ingress=[], egress=[]),
         "store-inside": _spec(everything, ingress=[{"from": own}], egress=[{"to": own}]),
         "store-names": _spec(everything, egress=[{"to": dns, "ports": _ports(("UDP", 53), ("TCP", 53))}]),
         "store-serving": _spec(serving, ingress=[{"from": callers}] if callers else []),
-        "store-internet": _spec(serving, egress=_internet(denied)),
+        "store-internet": _spec(calling, egress=_internet(denied)),
     }
     return [
         {
@@ -96,6 +98,10 @@ def network_policies(
         }
         for policy, spec in specs.items()
     ]
+
+
+def _of_components(names: Sequence[str]) -> dict[str, Any]:
+    return {"matchExpressions": [{"key": _COMPONENT, "operator": "In", "values": list(names)}]}
 
 
 def address_of_api_server(environment: Mapping[str, str]) -> str:

@@ -1,14 +1,15 @@
 """Kubernetes objects of a store that no chart makes: namespace, rights, quota, limits, Secret. Pure."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from provisioner_job import medusa
-
 __all__ = [
+    "CREDENTIALS_NAME",
     "LIMITS_NAME",
     "OWNED_BY",
     "QUOTA_NAME",
+    "SECRET_NAME",
     "STORE_LABEL",
     "labels",
     "limit_range",
@@ -22,6 +23,10 @@ OWNED_BY: Final = {"app.kubernetes.io/managed-by": "storeplane"}
 STORE_LABEL: Final = "storeplane.dev/store-id"
 QUOTA_NAME: Final = "store-quota"
 LIMITS_NAME: Final = "store-limits"
+SECRET_NAME: Final = "store-secrets"  # noqa: S105 -- the Secret's name
+"""What the chart reads; nobody outside of the namespace can."""
+CREDENTIALS_NAME: Final = "store-credentials"
+"""What the shop's owner may read, by way of the control plane: the one Secret that the observer's role names."""
 _ROLE_PREFIX: Final = "storeplane-"
 """The ClusterRoles of a store are the platform's, `storeplane-store-admin` and `storeplane-store-observer`."""
 
@@ -57,52 +62,32 @@ def role_binding(name: str, store_id: UUID, *, role: str, subject: tuple[str, st
     }
 
 
-def quota(name: str, store_id: UUID) -> dict[str, Any]:
-    """Return the store's quota: room for the shop and its setup Job, and no address outside the cluster."""
-    hard = {
-        "limits.cpu": "4",
-        "limits.memory": "4Gi",
-        "pods": "10",
-        "persistentvolumeclaims": "2",
-        "services.nodeports": "0",
-        "services.loadbalancers": "0",
-    }
+def quota(name: str, store_id: UUID, hard: Mapping[str, str]) -> dict[str, Any]:
+    """Return the store's quota."""
     return {
         "apiVersion": "v1",
         "kind": "ResourceQuota",
         "metadata": {"name": QUOTA_NAME, "namespace": name, "labels": labels(store_id)},
-        "spec": {"hard": hard},
+        "spec": {"hard": dict(hard)},
     }
 
 
-def limit_range(name: str, store_id: UUID) -> dict[str, Any]:
+def limit_range(name: str, store_id: UUID, limits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the limits of a single pod, container and claim."""
-    small = {"cpu": "10m", "memory": "32Mi"}
-    limits = [
-        {"type": "Pod", "max": {"cpu": "2", "memory": "4Gi"}, "min": small},
-        {
-            "type": "Container",
-            "default": {"cpu": "500m", "memory": "512Mi"},
-            "defaultRequest": {"cpu": "100m", "memory": "128Mi"},
-            "max": {"cpu": "2", "memory": "2Gi"},
-            "min": small,
-        },
-        {"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}, "max": {"storage": "20Gi"}},
-    ]
     return {
         "apiVersion": "v1",
         "kind": "LimitRange",
         "metadata": {"name": LIMITS_NAME, "namespace": name, "labels": labels(store_id)},
-        "spec": {"limits": limits},
+        "spec": {"limits": list(limits)},
     }
 
 
-def secret(name: str, store_id: UUID, texts: dict[str, str]) -> dict[str, Any]:
-    """Return the Secret the chart reads."""
+def secret(name: str, store_id: UUID, secret_name: str, texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return a Secret with these texts."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": medusa.SECRET_NAME, "namespace": name, "labels": labels(store_id)},
+        "metadata": {"name": secret_name, "namespace": name, "labels": labels(store_id)},
         "type": "Opaque",
-        "stringData": texts,
+        "stringData": dict(texts),
     }

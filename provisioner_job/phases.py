@@ -9,7 +9,7 @@ import os
 import time
 from typing import Final
 
-from provisioner_job import medusa, objects
+from provisioner_job import objects
 from provisioner_job.errors import PhaseError
 from provisioner_job.exposure import wait_until_exposed
 from provisioner_job.hindrances import unhindered
@@ -18,13 +18,15 @@ from provisioner_job.release import install
 from provisioner_job.removal import remove
 from provisioner_job.rights import ensure_rights
 from provisioner_job.setup import wait_for_setup
-from provisioner_job.shop import ask_for_products
+from provisioner_job.shop import OFFICIAL, ask_for_products, question_of
+from provisioner_job.store_secrets import new_texts, secret_among
 from provisioner_job.work import Facts, Phase, Work
 
 __all__ = ["PHASE_STEPS", "phases_of"]
 
 
 async def _namespace(work: Work) -> Facts:
+    _refuse_other_version(work)
     name, store_id = work.given.namespace, work.given.store_id
     found = await work.cluster.get("Namespace", name)
     if found is not None:
@@ -39,10 +41,20 @@ async def _namespace(work: Work) -> Facts:
     return {"namespace": name, "uid": work.namespace_uid, "existed": found is not None} | rights
 
 
+def _refuse_other_version(work: Work) -> None:
+    version = work.spec.get("version")
+    if version != _SPEC_VERSION:
+        detail = (
+            f"the order is written as version {version}, this provisioner reads {_SPEC_VERSION}; "
+            "retry the operation with refresh_spec, so that order and image are of one version"
+        )
+        raise PhaseError("SPEC_VERSION", "The order is of another version than the provisioner", detail)
+
+
 async def _policies(work: Work) -> Facts:
     name, store_id = work.given.namespace, work.given.store_id
-    await work.cluster.apply(objects.limit_range(name, store_id))
-    await work.cluster.apply(objects.quota(name, store_id))
+    await work.cluster.apply(objects.limit_range(name, store_id, work.spec["limits"]))
+    await work.cluster.apply(objects.quota(name, store_id, work.spec["quota"]))
     # Before the first pod of the store: a fence that comes later leaves a moment without it.
     fences = network_policies(
         name,
@@ -63,27 +75,26 @@ async def _policies(work: Work) -> Facts:
 
 async def _secrets(work: Work) -> Facts:
     name, store_id = work.given.namespace, work.given.store_id
-    texts = medusa.new_secrets(work.spec["host"])
+    recipes = work.spec["secret"]
+    texts = new_texts(recipes, work.spec["host"])
     # Before the first call that carries them: its refusal may quote them.
-    _learn(work, texts)
+    work.journal.redactor.learn(*secret_among(recipes, texts))
     # The first one ever made stays: the database was initialised with it.
-    is_new = await work.cluster.create(objects.secret(name, store_id, texts))
+    is_new = await work.cluster.create(objects.secret(name, store_id, objects.SECRET_NAME, texts))
     if not is_new:
-        found = await work.cluster.get("Secret", medusa.SECRET_NAME, name)
+        found = await work.cluster.get("Secret", objects.SECRET_NAME, name)
         data = (found or {}).get("data") or {}
         missing = sorted(set(texts) - set(data))
         if missing:
             raise PhaseError("SECRET_INCOMPLETE", "The store's Secret lacks keys", ", ".join(missing))
         stored = {key: base64.b64decode(value).decode() for key, value in data.items()}
-        _learn(work, stored)
+        work.journal.redactor.learn(*secret_among(recipes, stored))
         # Taken by ourselves, when the answer to a first try was lost.
         is_new, texts = stored == texts, stored
-    work.publishable_key = texts["PUBLISHABLE_KEY"]
-    return {"secret": medusa.SECRET_NAME, "existed": not is_new}
-
-
-def _learn(work: Work, texts: dict[str, str]) -> None:
-    work.journal.redactor.learn(*(value for key, value in texts.items() if key != "ADMIN_EMAIL"))
+    work.texts = texts
+    shown = {label: texts[key] for label, key in work.spec["credentials"].items()}
+    await work.cluster.create(objects.secret(name, store_id, objects.CREDENTIALS_NAME, shown))
+    return {"secret": objects.SECRET_NAME, "existed": not is_new}
 
 
 async def _release(work: Work) -> Facts:
@@ -98,20 +109,30 @@ async def _setup(work: Work) -> Facts:
 
 
 async def _verify(work: Work) -> Facts:
-    host = medusa.service_host(work.given.namespace)
+    question = question_of(work.spec, work.given.namespace, work.texts)
     began = time.monotonic()
-    asking = ask_for_products(host, medusa.PORT, work.publishable_key, work.journal)
-    count = await unhindered(work.cluster, work.given.namespace, work.journal, "verify", asking)
-    work.result["product_count"] = count
-    return {"products": count, "seconds_until_answer": round(time.monotonic() - began, 1)}
+    asking = ask_for_products(question, work.journal)
+    answer = await unhindered(work.cluster, work.given.namespace, work.journal, "verify", asking)
+    seconds = round(time.monotonic() - began, 1)
+    work.result["product_count"], work.result["engine_flavour"] = answer.products, answer.flavour
+    if answer.flavour != OFFICIAL:
+        work.journal.say(
+            f"this shop only behaves like {work.given.engine}: its image holds a stand-in, not for customers",
+            phase="verify",
+            level="warning",
+            engine_flavour=answer.flavour,
+        )
+    return {"products": answer.products, "seconds_until_answer": seconds, "engine_flavour": answer.flavour}
 
 
 async def _expose(work: Work) -> Facts:
-    waiting = wait_until_exposed(work.cluster, work.given.namespace, work.spec["host"], work.journal)
+    ingress, host = work.spec["proof"]["service"], work.spec["host"]
+    waiting = wait_until_exposed(work.cluster, work.given.namespace, ingress, host, work.journal)
     return await unhindered(work.cluster, work.given.namespace, work.journal, "expose", waiting)
 
 
 _POLL_SECONDS: Final = 0.1
+_SPEC_VERSION: Final = 2
 
 PHASE_STEPS: Final[tuple[Phase, ...]] = (
     # A minute of each limit is for an API server that is away; the attempt's own time bounds them all together.
@@ -120,9 +141,8 @@ PHASE_STEPS: Final[tuple[Phase, ...]] = (
     Phase("secrets", 90, _secrets),
     # Helm has 80 s and 20 to be stopped; a failed setup has 20 to go before that.
     Phase("release", 180, _release),
-    # A template takes seconds; migrations and seed half a minute with one CPU and a minute with half of one. Longer
-    # than the Job's own limit in the chart (330 s), so that its end is seen and told.
-    Phase("setup", 420, _setup),
+    # An engine's own limits may be longer: see its row of the catalogue.
+    Phase("setup", 180, _setup),
     Phase("verify", 180, _verify),
     Phase("expose", 90, _expose),
 )

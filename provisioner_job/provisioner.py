@@ -152,19 +152,19 @@ async def _one_phase(work: Work, phase: Phase) -> dict[str, Any]:
     act = phase.act(work)
     if work.namespace_uid:
         act = held_by_namespace(work.cluster, work.given.namespace, work.namespace_uid, act)
-    facts = await _limited(phase, act)
+    facts = await _limited(phase.name, work.spec.get("phase_seconds", {}).get(phase.name, phase.limit_seconds), act)
     seconds = round(time.monotonic() - began, 1)
     work.journal.say(f"done in {seconds:.1f} s", phase=phase.name, **facts)
     return facts | {"duration_seconds": seconds}
 
 
-async def _limited(phase: Phase, act: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+async def _limited(phase: str, seconds: float, act: Awaitable[dict[str, Any]]) -> dict[str, Any]:
     try:
-        async with asyncio.timeout(phase.limit_seconds):
+        async with asyncio.timeout(seconds):
             return await act
     except TimeoutError as error:
-        detail = f"not done after {phase.limit_seconds:.0f} s; the lines before this one tell what it waited for"
-        raise RetryableError("PHASE_TIMEOUT", f"The phase {phase.name} took too long", detail) from error
+        detail = f"not done after {seconds:.0f} s; the lines before this one tell what it waited for"
+        raise RetryableError("PHASE_TIMEOUT", f"The phase {phase} took too long", detail) from error
 
 
 async def _beat(reports: Reports, lease_seconds: int) -> None:

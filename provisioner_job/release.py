@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from provisioner_job import medusa
+from provisioner_job.chart_values import given_values, written
 from provisioner_job.cluster import Cluster
 from provisioner_job.errors import PhaseError, RetryableError
 from provisioner_job.journal import Journal
@@ -66,7 +66,8 @@ async def install(cluster: Cluster, namespace: str, spec: dict[str, Any], journa
     RetryableError
         The cluster did not answer, Helm took too long, or a failed setup cannot be removed.
     """
-    found = await _newest(cluster, namespace)
+    release: str = spec["engine"]
+    found = await _newest(cluster, namespace, release)
     if found is not None:
         marks = found["metadata"]["labels"]
         journal.say(
@@ -75,24 +76,25 @@ async def install(cluster: Cluster, namespace: str, spec: dict[str, Any], journa
             revision=marks.get("version"),
             state=marks.get("status"),
         )
-    unlocked = await _unlock(cluster, namespace, journal)
+    unlocked = await _unlock(cluster, namespace, release, journal)
     await remove_failed_setups(cluster, namespace, journal)
     chart = _CHARTS / spec["chart"]
     with tempfile.TemporaryDirectory(prefix="helm-") as folder:
-        file = Path(folder) / "values.json"
-        # Created for us alone before a byte is in it.
-        file.touch(mode=0o600)
-        file.write_text(medusa.written(medusa.values(spec)), encoding="utf-8")
+        # The plan first, then what this kind of cluster makes of it, then what nobody but the order decides.
+        files = (
+            _written(folder, "plan", spec["plan_values"]),
+            *_preset(chart, spec.get("preset", "default")),
+            _written(folder, "given", given_values(spec)),
+        )
         finished = await run(
             [
                 "helm",
                 "upgrade",
                 "--install",
-                medusa.RELEASE,
+                release,
                 str(chart),
                 f"--namespace={namespace}",
-                *_preset(chart, spec.get("preset", "default")),
-                f"--values={file}",
+                *(f"--values={file}" for file in files),
                 f"--history-max={_HISTORY}",
                 "--output=json",
             ],
@@ -106,7 +108,7 @@ async def install(cluster: Cluster, namespace: str, spec: dict[str, Any], journa
             raise RetryableError("HELM_INTERRUPTED", "Helm could not reach the cluster", detail)
         raise PhaseError("HELM_FAILED", "Helm refuses the chart", detail)
     return {
-        "release": medusa.RELEASE,
+        "release": release,
         "revision": _revision(finished.output),
         "existed": found is not None,
         "unlocked": unlocked,
@@ -118,14 +120,22 @@ def is_outage(output: str) -> bool:
     return _UNANSWERED.search(output) is not None or any(sign in output for sign in _LATER)
 
 
-def _preset(chart: Path, name: str) -> list[str]:
-    """Return the argument for the values the chart begins with; ours come after it and win."""
+def _written(folder: str, name: str, values: dict[str, Any]) -> Path:
+    file = Path(folder) / f"{name}.json"
+    # Created for us alone before a byte is in it.
+    file.touch(mode=0o600)
+    file.write_text(written(values), encoding="utf-8")
+    return file
+
+
+def _preset(chart: Path, name: str) -> list[Path]:
+    """Return the chart's own file for this kind of cluster; none for the default."""
     if name == "default":
         return []
     file = chart / f"values-{name}.yaml"
     if not file.is_file():
         raise PhaseError("PRESET_MISSING", "The chart has no such preset", file.name)
-    return [f"--values={file}"]
+    return [file]
 
 
 def _environment(folder: str) -> dict[str, str]:
@@ -145,32 +155,32 @@ def _revision(output: str) -> int:
         return 0
 
 
-async def _unlock(cluster: Cluster, namespace: str, journal: Journal) -> bool:
+async def _unlock(cluster: Cluster, namespace: str, release: str, journal: Journal) -> bool:
     """Mark the newest revision as failed if a killed run left it pending."""
-    locked = await _locked(cluster, namespace)
+    locked = await _locked(cluster, namespace, release)
     if locked is None:
         return False
     try:
         await cluster.replace_secret(marked_failed(locked))
     except TakenError:
         # The answer to a first try may have been lost: what counts is whether the lock is off.
-        if await _locked(cluster, namespace) is not None:
+        if await _locked(cluster, namespace, release) is not None:
             raise
     journal.say("took the lock of a killed run off the release", phase="release", level="warning")
     return True
 
 
-async def _locked(cluster: Cluster, namespace: str) -> dict[str, Any] | None:
+async def _locked(cluster: Cluster, namespace: str, release: str) -> dict[str, Any] | None:
     """Return the Secret of the newest revision if that is pending."""
-    newest = await _newest(cluster, namespace)
+    newest = await _newest(cluster, namespace, release)
     if newest is None or not newest["metadata"]["labels"].get("status", "").startswith("pending-"):
         return None
     return newest
 
 
-async def _newest(cluster: Cluster, namespace: str) -> dict[str, Any] | None:
+async def _newest(cluster: Cluster, namespace: str, release: str) -> dict[str, Any] | None:
     """Return the Secret in which Helm keeps the newest revision."""
-    found = await cluster.list("Secret", namespace, {"owner": "helm", "name": medusa.RELEASE})
+    found = await cluster.list("Secret", namespace, {"owner": "helm", "name": release})
     return max(found, key=lambda item: int(item["metadata"]["labels"].get("version", "0")), default=None)
 
 

@@ -19,7 +19,8 @@ from provisioner_job.work import Facts, Work
 
 __all__ = ["blockers", "remove"]
 
-_WORKLOADS: Final = ("Deployment", "StatefulSet", "Job")
+_WORKLOADS: Final = ("CronJob", "Deployment", "StatefulSet", "Job")
+"""Timetables first: they would make Jobs again."""
 _COMPONENT: Final = "app.kubernetes.io/component"
 _DATA: Final = frozenset({"postgres", "mariadb", "redis"})
 """Components, as the charts name them, that others need until their own end."""

@@ -25,8 +25,8 @@ class Work:
     """The namespace's, as an earlier attempt or operation has reported it; empty when none has."""
     namespace_uid: str = ""
     """Known from the phase `namespace` on: the phases after it end when this namespace goes."""
-    publishable_key: str = ""
-    """Known from the phase `secrets` on."""
+    texts: dict[str, str] = field(default_factory=dict)
+    """What the store's Secret holds; known from the phase `secrets` on."""
     result: Facts = field(default_factory=dict)
 
 
@@ -36,6 +36,7 @@ class Phase:
 
     name: str
     limit_seconds: float
+    """Unless the engine has its own."""
     act: Callable[[Work], Coroutine[Any, Any, Facts]]
     """Returns facts for the log and the phase's event: no secrets."""
 

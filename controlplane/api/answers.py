@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from controlplane.api.inputs import cursor_of
 from controlplane.api.problem_table import FAILURES, PROBLEMS, type_of
-from controlplane.domain.engines import CATALOGUE, PLANNED
+from controlplane.domain.catalogue import CATALOGUE
+from controlplane.domain.engines import Engine, PlannedEngine, quota
 from controlplane.domain.operation import Attempt, Operation, OperationKind, Waiting
 from controlplane.domain.store import Store, StoreEvent
 from controlplane.domain.transitions import AttemptState, OperationState, StoreState
@@ -36,6 +37,10 @@ class StoreBody(BaseModel):
     id: UUID
     name: str
     engine: str
+    engine_flavour: str | None = Field(
+        description="`official`, or `stand-in` for a shop that only behaves like the engine; null until it is ready."
+    )
+    plan: str
     state: StoreState
     urls: dict[str, str | None] = Field(description="`storefront`, `admin` and `api`; null where there is none.")
     namespace: str
@@ -47,6 +52,8 @@ class StoreBody(BaseModel):
             id=store.id,
             name=store.name,
             engine=store.engine,
+            engine_flavour=store.engine_flavour,
+            plan=store.plan,
             state=store.state,
             urls=store.urls,
             namespace=store.namespace,
@@ -298,13 +305,36 @@ class EventsBody(BaseModel):
         return cls(items=items, next=str(items[-1].id) if len(events) > limit else None)
 
 
+class PlanBody(BaseModel):
+    """A size of shop."""
+
+    name: str
+    values: dict[str, Any] = Field(description="What each part may use, as its chart is given it.")
+    quota: dict[str, str] = Field(description="Hard limits of the store's namespace.")
+
+
 class SupportedEngineBody(BaseModel):
     """An engine that can be ordered."""
 
     name: str
     version: str
+    upgrades_from: list[str] = Field(description="Versions whose stores can become this one.")
     chart: str
     chart_version: str
+    plans: list[PlanBody] = Field(description="Smallest first; an order that names none gets the first.")
+
+    @classmethod
+    def of(cls, engine: Engine) -> Self:
+        """Return the body of an engine."""
+        newest = engine.newest
+        return cls(
+            name=engine.name,
+            version=newest.version,
+            upgrades_from=list(newest.upgrades_from),
+            chart=engine.chart,
+            chart_version=newest.chart_version,
+            plans=[PlanBody(name=name, values=plan.values(), quota=quota(plan)) for name, plan in engine.plans.items()],
+        )
 
 
 class PlannedEngineBody(BaseModel):
@@ -321,16 +351,12 @@ class EnginesBody(BaseModel):
     planned: list[PlannedEngineBody]
 
     @classmethod
-    def catalogue(cls) -> Self:
-        """Return the catalogue as it is."""
+    def catalogue(cls, offered: tuple[Engine, ...]) -> Self:
+        """Return what can be ordered here, and what is announced."""
+        planned = (each for _, each in sorted(CATALOGUE.items()) if isinstance(each, PlannedEngine))
         return cls(
-            supported=[
-                SupportedEngineBody(
-                    name=each.name, version=each.version, chart=each.chart, chart_version=each.chart_version
-                )
-                for _, each in sorted(CATALOGUE.items())
-            ],
-            planned=[PlannedEngineBody(name=name, version=version) for name, version in sorted(PLANNED.items())],
+            supported=[SupportedEngineBody.of(each) for each in offered],
+            planned=[PlannedEngineBody(name=each.name, version=each.version) for each in planned],
         )
 
 

@@ -10,6 +10,8 @@ from controlplane.config import Settings
 from controlplane.db.pool import Database
 from controlplane.db.stores import StoreRows
 from controlplane.db.users import UserRows
+from controlplane.domain.catalogue import supported
+from controlplane.domain.engines import Engine
 from controlplane.domain.store import Caller, Origin
 from controlplane.services.health import Health
 from controlplane.services.logs import Logs, LogSource
@@ -37,6 +39,8 @@ class Services:
     reattach: Reattach
     logs: Logs
     health: Health
+    engines: tuple[Engine, ...]
+    """What can be ordered here."""
     wake_dispatcher: Callable[[], None]
     """Hint that there is something to claim."""
     wake_reconciler: Callable[[], None]
@@ -56,6 +60,7 @@ class Services:
             reattach=Reattach(quick, jobs),
             logs=Logs(quick, jobs),
             health=Health(StoreRows(quick)),
+            engines=supported(settings.engine_images),
             wake_dispatcher=wake,
             wake_reconciler=look,
         )

@@ -150,6 +150,12 @@ PROBLEMS: Final[Mapping[str, Kind]] = MappingProxyType(
         "NAME_TAKEN": Kind(
             409, "Name taken", "You have a store with this slug.", "Choose another name, or give a slug."
         ),
+        "HOST_TAKEN": Kind(
+            409,
+            "Host taken",
+            "A store that is not deleted has this host; whose it is, is not told.",
+            "Choose another host, leave it out to be given one, or delete the store that has it.",
+        ),
         "KEY_USED": Kind(
             409,
             "Request in progress",
@@ -263,6 +269,14 @@ FAILURES: Final[Mapping[str, Failure]] = MappingProxyType(
         "RIGHTS_UNSEEN": Failure("The provisioner's new rights do not work yet.", "It is retried; nothing to do."),
         "SECRET_INCOMPLETE": Failure(
             "The store's Secret lacks keys it had.", "Restore them, or delete the store and order it anew."
+        ),
+        "SECRET_RECIPE": Failure(
+            "The store's Secret is to be made in a way the provisioner does not know.",
+            "Use the provisioner's image of the control plane's version; retry with `refresh_spec`.",
+        ),
+        "SPEC_VERSION": Failure(
+            "The order is written for another version of the provisioner.",
+            "Use the provisioner's image of the control plane's version; retry with `refresh_spec`.",
         ),
         "PRESET_MISSING": Failure(
             "The chart has no values for the preset of the settings.", "Choose a preset the chart has; retry fresh."

@@ -6,7 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from controlplane.domain.engines import CATALOGUE
+from controlplane.domain.catalogue import CATALOGUE, PLAN_NAMES, supported
+from controlplane.domain.hosts import HOST_LIMIT
 from controlplane.domain.operation import OperationKind
 from controlplane.domain.transitions import OperationState, StoreState
 
@@ -52,11 +53,28 @@ class CreateStoreBody(_Strict):
     engine: str = Field(
         max_length=64,
         # Only told: the refusal of another one names what is supported and what is planned.
-        json_schema_extra={"enum": [*sorted(CATALOGUE)]},
+        json_schema_extra={"enum": [each.name for each in supported(CATALOGUE)]},
         description="One of the supported engines.",
     )
     slug: str | None = Field(
         default=None, max_length=1000, description="Part of namespace and host; made from the name when left out."
+    )
+    plan: str | None = Field(
+        default=None,
+        max_length=64,
+        json_schema_extra={"enum": [*PLAN_NAMES, None]},
+        description="Size of the shop, as `GET /api/engines` lists them; the smallest when left out.",
+    )
+    host: str | None = Field(
+        default=None,
+        max_length=HOST_LIMIT,
+        examples=["shop.example.com"],
+        description="A host of your own that leads to the platform; given by the platform when left out.",
+    )
+    tls: bool | None = Field(
+        default=None,
+        description="A certificate of the store's own, where the platform can have one made. Left out: for a host of "
+        "your own if that can be had.",
     )
 
 

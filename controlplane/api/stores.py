@@ -49,7 +49,7 @@ async def create_store(request: web.Request) -> web.Response:
     body = await read_body(request, CreateStoreBody)
     origin, services = origin_of(request), request.app[SERVICES]
     made = await services.stores.create(
-        CreateStore(name=body.name, engine=body.engine, slug=body.slug),
+        CreateStore(name=body.name, engine=body.engine, slug=body.slug, plan=body.plan, host=body.host, tls=body.tls),
         origin,
         lambda store, operation: AcceptedBody.from_domain(store, operation).model_dump_json(),
         key=idempotency_key(request, origin.caller, _CREATE, body),
@@ -109,4 +109,4 @@ async def list_events(request: web.Request) -> web.Response:
 async def list_engines(request: web.Request) -> web.Response:
     """List the engines that can be ordered, and those that are announced."""
     read_query(request, NoQuery)
-    return json_response(EnginesBody.catalogue())
+    return json_response(EnginesBody.catalogue(request.app[SERVICES].engines))

@@ -17,6 +17,7 @@ from controlplane.domain.errors import (
     DatabaseFaultError,
     DatabaseRightMissingError,
     DatabaseUnavailableError,
+    HostTakenError,
     KeyUsedError,
     NameTakenError,
     OperationInProgressError,
@@ -28,6 +29,7 @@ __all__ = ["CONSTRAINT_ERRORS", "SQLSTATE_ERRORS", "is_passing", "translated"]
 CONSTRAINT_ERRORS: Final[Mapping[str, Callable[[], ControlPlaneError]]] = MappingProxyType(
     {
         "stores_slug_unique": NameTakenError,
+        "stores_host_unique": HostTakenError,
         "operations_one_active": OperationInProgressError,
         "operations_one_delete": OperationInProgressError,
         "idempotency_keys_pkey": KeyUsedError,

@@ -65,7 +65,7 @@ class NewRetry:
     retry_of: UUID
     operation_id: UUID
     spec: dict[str, Any]
-    urls: dict[str, str | None]
+    urls: dict[str, str | None] | None
     """Of the store, if the spec makes it."""
     spec_changes: list[dict[str, Any]]
     request_id: str

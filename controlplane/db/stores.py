@@ -36,7 +36,9 @@ class NewStore:
     name: str
     slug: str
     engine: str
+    plan: str
     namespace: str
+    host: str
     urls: dict[str, str | None]
     spec: dict[str, Any]
     request_id: str
@@ -76,8 +78,8 @@ class StoreRows:
 
         Raises
         ------
-        NameTakenError
-            The owner has a store with this slug that is not deleted.
+        NameTakenError, HostTakenError
+            The owner has a store with this slug, or somebody has one with this host, that is not deleted.
         KeyUsedError
             The key was used meanwhile.
         """
@@ -100,6 +102,8 @@ class StoreRows:
             None if key is None else key.route,
             None if key is None else key.key,
             None if key is None else key.fingerprint,
+            new.plan,
+            new.host,
         )
         if row is None:
             return None
@@ -109,6 +113,8 @@ class StoreRows:
             name=new.name,
             slug=new.slug,
             engine=new.engine,
+            engine_flavour=None,
+            plan=new.plan,
             state=StoreState.PROVISIONING,
             namespace=new.namespace,
             urls=new.urls,
@@ -194,6 +200,8 @@ def _store(row: Any) -> Store:
         name=row["name"],
         slug=row["slug"],
         engine=row["engine"],
+        engine_flavour=row["engine_flavour"],
+        plan=row["plan"],
         state=StoreState(row["state"]),
         namespace=row["namespace"],
         urls=row["urls"],

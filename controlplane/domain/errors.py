@@ -112,6 +112,15 @@ class NameTakenError(ConflictError):
         super().__init__("You already have a store with this slug; choose another name or give a slug")
 
 
+class HostTakenError(ConflictError):
+    """A store, of whoever, already has this host."""
+
+    code = "HOST_TAKEN"
+
+    def __init__(self) -> None:
+        super().__init__("A store with this host exists already; choose another host, or leave it out to be given one")
+
+
 class OperationInProgressError(ConflictError):
     """The store already has an active operation."""
 

@@ -47,6 +47,9 @@ class Store:
     name: str
     slug: str
     engine: str
+    engine_flavour: str | None
+    """`official`, or what a stand-in calls itself; None until the shop has answered once."""
+    plan: str
     state: StoreState
     namespace: str
     urls: dict[str, str | None]

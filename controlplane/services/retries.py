@@ -94,7 +94,7 @@ class Retries:
             retry_of=operation_id,
             operation_id=uuid7(),
             spec=spec,
-            urls=specs.urls(spec),
+            urls=specs.urls(spec) if is_fresh and "paths" in spec else None,
             spec_changes=specs.spec_changes(facts.spec, spec),
             request_id=origin.request_id,
             ip=origin.ip,

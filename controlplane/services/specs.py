@@ -1,20 +1,24 @@
 """What an operation freezes, so that every attempt renders and installs the same, whatever the settings are by then.
 
-Keys of a spec: `version`, `engine`, `engine_version`, `chart`, `chart_version`, `preset`, `plan`, `images` (by the
-chart's names), `provisioner_image`, `namespace`, `host`, `public_url`, `observer` {`namespace`, `service_account`},
-`network` {`ingress_namespace`, `ingress_cidrs`, `dns_cidr`, `denied_cidrs`}, `name`, `traceparent`.
+Keys of a spec: `version`, `engine`, `engine_version`, `chart`, `chart_version`, `preset`, `images` (by the chart's
+names), `plan`, `plan_values`, `quota`, `limits`, `secret` and `credentials` (as the catalogue has them), `proof`
+{`service`, `port`, `path`, `items`, `headers`}, `phase_seconds`, `paths` {`storefront`, `admin`}, `provisioner_image`,
+`namespace`, `host`, `public_url`, `ingress` {`className`, `tlsSecret`, `clusterIssuer`}, `observer` {`namespace`,
+`service_account`}, `network` {`ingress_namespace`, `ingress_cidrs`, `dns_cidr`, `denied_cidrs`}, `name`, `traceparent`.
 """
 
 from dataclasses import dataclass
 from typing import Any, Final
 
 from controlplane.config import Settings
-from controlplane.domain.engines import CATALOGUE, Engine
+from controlplane.domain.catalogue import CATALOGUE
+from controlplane.domain.engines import Engine, limit_range, quota
 
-__all__ = ["Place", "for_delete", "for_retry", "frozen", "spec_changes", "urls"]
+__all__ = ["SPEC_VERSION", "Place", "for_delete", "for_retry", "frozen", "place", "spec_changes", "urls"]
 
-_PLAN: Final = "standard"
-"""The only plan so far: the chart's own resources."""
+SPEC_VERSION: Final = 2
+"""The provisioner refuses to make a store from another one."""
+_TLS_SECRET: Final = "store-tls"  # noqa: S105 -- the Secret's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +28,30 @@ class Place:
     namespace: str
     host: str
     public_url: str
+    has_tls: bool
+    """A certificate of its own, in its own namespace."""
 
 
-def frozen(engine: Engine, name: str, place: Place, settings: Settings, traceparent: str) -> dict[str, Any]:
+def place(namespace: str, host: str, settings: Settings, *, has_tls: bool) -> Place:
+    """Return the place of a store and where browsers find it."""
+    if has_tls:
+        return Place(namespace, host, f"https://{host}", has_tls=True)
+    port = settings.store_url_port
+    return Place(namespace, host, f"{settings.store_url_scheme}://{host}" + (f":{port}" if port else ""), has_tls=False)
+
+
+def frozen(  # noqa: PLR0913 -- what an order consists of
+    engine: Engine, at: Place, settings: Settings, *, plan: str, name: str, traceparent: str
+) -> dict[str, Any]:
     """Return the complete spec of a new store."""
     return {
-        "version": 1,
-        **_resolved(engine, settings),
+        **_resolved(engine, plan, settings),
         **_own(settings),
-        "plan": _PLAN,
         "name": name,
-        "namespace": place.namespace,
-        "host": place.host,
-        "public_url": place.public_url,
+        "namespace": at.namespace,
+        "host": at.host,
+        "public_url": at.public_url,
+        "ingress": _ingress(settings, has_tls=at.has_tls),
         "traceparent": traceparent,
     }
 
@@ -55,15 +70,21 @@ def for_retry(old: dict[str, Any], settings: Settings, traceparent: str, *, is_f
     if not is_fresh:
         return new
     engine = CATALOGUE.get(str(old.get("engine")))
-    return new | ({} if engine is None else _resolved(engine, settings)) | _own(settings) | {"plan": _PLAN}
+    # One that is not offered any more keeps what it had, and fails for that reason if it must.
+    if isinstance(engine, Engine) and engine.name in settings.engine_images:
+        plan = str(old.get("plan"))
+        new |= _resolved(engine, plan if plan in engine.plans else engine.default_plan, settings)
+        has_tls = bool((old.get("ingress") or {}).get("tlsSecret"))
+        new["ingress"] = _ingress(settings, has_tls=has_tls)
+    return new | _own(settings)
 
 
 def urls(spec: dict[str, Any]) -> dict[str, str | None]:
     """Return where browsers and programs find the store that this spec makes."""
-    public_url = spec["public_url"]
+    public_url, paths = spec["public_url"], spec["paths"]
     return {
-        "storefront": f"{public_url}/" if "storefront" in spec["images"] else None,
-        "admin": f"{public_url}/app",
+        "storefront": None if paths["storefront"] is None else public_url + paths["storefront"],
+        "admin": public_url + paths["admin"],
         "api": public_url,
     }
 
@@ -78,14 +99,40 @@ def spec_changes(old: dict[str, Any], new: dict[str, Any]) -> list[dict[str, Any
     ]
 
 
-def _resolved(engine: Engine, settings: Settings) -> dict[str, Any]:
+def _resolved(engine: Engine, plan: str, settings: Settings) -> dict[str, Any]:
+    images, size, version = settings.engine_images[engine.name], engine.plans[plan], engine.newest
+    has_storefront = not engine.storefront_image or engine.storefront_image in images
     return {
+        "version": SPEC_VERSION,
         "engine": engine.name,
-        "engine_version": engine.version,
+        "engine_version": version.version,
         "chart": engine.chart,
-        "chart_version": engine.chart_version,
+        "chart_version": version.chart_version,
         "preset": settings.store_preset,
-        "images": settings.engine_images(engine.name),
+        "images": images,
+        "plan": plan,
+        "plan_values": size.values(),
+        "quota": quota(size),
+        "limits": limit_range(size),
+        "secret": {key: dict(made) for key, made in engine.secret.items()},
+        "credentials": dict(engine.credentials),
+        "proof": {
+            "service": engine.name,
+            "port": engine.proof.port,
+            "path": engine.proof.path,
+            "items": engine.proof.items,
+            "headers": dict(engine.proof.headers),
+        },
+        "phase_seconds": dict(engine.phase_seconds),
+        "paths": {"storefront": engine.storefront_path if has_storefront else None, "admin": engine.admin_path},
+    }
+
+
+def _ingress(settings: Settings, *, has_tls: bool) -> dict[str, str]:
+    return {
+        "className": settings.store_ingress_class or "",
+        "tlsSecret": _TLS_SECRET if has_tls else "",
+        "clusterIssuer": (settings.store_cluster_issuer or "") if has_tls else "",
     }
 
 

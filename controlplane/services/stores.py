@@ -15,14 +15,17 @@ from controlplane.db.pool import Database, Session, Statements
 from controlplane.db.stores import NewDelete, NewStore, Page, StoreRows
 from controlplane.db.users import UserRows
 from controlplane.domain import names
-from controlplane.domain.engines import engine_named
+from controlplane.domain.catalogue import engine_named, plan_named
 from controlplane.domain.errors import (
     ConflictError,
     ControlPlaneError,
+    FieldProblem,
+    InvalidInputError,
     InvalidTokenError,
     OperationInProgressError,
     StoreNotFoundError,
 )
+from controlplane.domain.hosts import validated_host
 from controlplane.domain.operation import Operation
 from controlplane.domain.refusals import (
     IdempotencyMismatchError,
@@ -47,6 +50,12 @@ class CreateStore:
     name: str
     engine: str
     slug: str | None
+    plan: str | None
+    """None for the engine's smallest."""
+    host: str | None
+    """One of the customer's own; None to be given one."""
+    tls: bool | None
+    """Whether the store gets a certificate of its own; None for whether it has a host of its own and can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +97,9 @@ class Stores:
         Raises
         ------
         InvalidInputError
-            Name, slug or engine cannot be accepted; `IdempotencyMismatchError` for a key of another wish.
-        NameTakenError
-            The caller has a store with this slug.
+            Name, slug, engine, plan or host cannot be accepted; `IdempotencyMismatchError` for a key of another wish.
+        NameTakenError, HostTakenError
+            The caller has a store with this slug, or somebody has one with this host.
         StoreLimitReachedError, RateLimitedError
             The caller has as many stores as allowed, or orders too fast.
         """
@@ -225,13 +234,14 @@ class Stores:
         return [(store, by_id[store.operation_id]) for store in stores]
 
     def _new_store(self, wish: CreateStore, origin: Origin, key: IdempotencyKey | None) -> NewStore:
-        engine = engine_named(wish.engine)
+        engine = engine_named(wish.engine, self._settings.engine_images)
+        plan = plan_named(engine, wish.plan)
         name = names.display_name(wish.name)
         slug = names.slug_from_name(name) if wish.slug is None else names.validated_slug(wish.slug)
         suffix = base64.b32encode(secrets.token_bytes(5)).decode().lower()
-        host = f"{names.host_label(slug, suffix)}.{self._settings.store_domain}"
-        place = specs.Place(names.namespace(slug, suffix), host, self._public_url(host))
-        spec = specs.frozen(engine, name, place, self._settings, origin.traceparent)
+        host = self._host(wish, slug, suffix)
+        at = specs.place(names.namespace(slug, suffix), host, self._settings, has_tls=self._has_tls(wish))
+        spec = specs.frozen(engine, at, self._settings, plan=plan, name=name, traceparent=origin.traceparent)
         return NewStore(
             store_id=uuid7(),
             operation_id=uuid7(),
@@ -240,7 +250,9 @@ class Stores:
             name=name,
             slug=slug,
             engine=engine.name,
-            namespace=place.namespace,
+            plan=plan,
+            namespace=at.namespace,
+            host=host,
             urls=specs.urls(spec),
             spec=spec,
             request_id=origin.request_id,
@@ -249,6 +261,17 @@ class Stores:
             key=key,
         )
 
-    def _public_url(self, host: str) -> str:
-        port = self._settings.store_url_port
-        return f"{self._settings.store_url_scheme}://{host}" + (f":{port}" if port else "")
+    def _host(self, wish: CreateStore, slug: str, suffix: str) -> str:
+        settings = self._settings
+        if wish.host is None:
+            return f"{names.host_label(slug, suffix)}.{settings.store_domain}"
+        return validated_host(wish.host, domain=settings.store_domain, reserved=settings.store_reserved_hosts or ())
+
+    def _has_tls(self, wish: CreateStore) -> bool:
+        can = bool(self._settings.store_cluster_issuer)
+        if wish.tls is None:
+            return can and wish.host is not None
+        if wish.tls and not can:
+            detail = "no issuer of certificates is set up here; leave `tls` out, or ask the platform for one"
+            raise InvalidInputError("TLS is not available", FieldProblem("#/tls", detail))
+        return wish.tls

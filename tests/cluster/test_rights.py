@@ -154,8 +154,8 @@ def _store_name() -> str:
 def _chart(name: str, folder: Path) -> list[dict[str, Any]]:
     """Return the chart's objects that are neither workloads nor about them."""
     image = "storeplane.local/none:1"
-    medusa = {"server": image, "postgres": image, "redis": image}
-    images = {"controlplane": image, "provisioner": image, "postgres": image, "medusa": medusa}
+    engines = {"medusa": {"server": image, "postgres": image, "redis": image}}
+    images = {"controlplane": image, "provisioner": image, "postgres": image, "engines": engines}
     file = folder / "values.json"
     file.write_text(json.dumps({"name": name, "image": images, "jobs": {"namespace": f"{name}-jobs"}}))
     chart = checkout() / "charts" / "storeplane"

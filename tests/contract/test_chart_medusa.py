@@ -12,8 +12,8 @@ import yaml
 
 from devcluster.images.helm import helm_binary
 from devcluster.machine.paths import checkout
-from provisioner_job import medusa
-from provisioner_job.phases import PHASE_STEPS
+from provisioner_job.chart_values import written
+from tests.support import wishes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,7 +37,7 @@ GIVEN = {
 
 def helm_template(folder: Path, values: Mapping[str, Any], preset: str = "") -> subprocess.CompletedProcess[str]:
     file = folder / "values.json"
-    file.write_text(medusa.written(values), encoding="utf-8")
+    file.write_text(written(values), encoding="utf-8")
     presets = ["--values", str(CHART / preset)] if preset else []
     return subprocess.run(
         [helm_binary(), "template", "medusa", CHART, "--namespace", "store-shop-abcd1234", *presets, "--values", file],
@@ -159,8 +159,7 @@ def test_setup_is_a_plain_job_and_the_server_waits_for_its_revision(tmp_path: Pa
 
 
 def test_setup_ends_by_its_own_limit_before_the_provisioner_stops_waiting(tmp_path: Path) -> None:
-    (phase,) = [phase for phase in PHASE_STEPS if phase.name == "setup"]
-    assert setup_job(render(tmp_path))["spec"]["activeDeadlineSeconds"] < phase.limit_seconds
+    assert setup_job(render(tmp_path))["spec"]["activeDeadlineSeconds"] < wishes.spec()["phase_seconds"]["setup"]
 
 
 def test_setup_job_has_another_name_when_its_template_would_change(tmp_path: Path) -> None:
@@ -181,11 +180,11 @@ def test_setup_job_has_another_name_when_its_template_would_change(tmp_path: Pat
 
 def test_ingress_and_service_have_the_names_that_the_provisioner_asks_for(tmp_path: Path) -> None:
     objects = render(tmp_path)
-    (rule,) = objects[f"Ingress/{medusa.INGRESS}"]["spec"]["rules"]
+    (rule,) = objects["Ingress/medusa"]["spec"]["rules"]
     (path,) = rule["http"]["paths"]
     service = path["backend"]["service"]["name"]
     assert (rule["host"], path["path"]) == (GIVEN["host"], "/")
-    assert medusa.service_host("ns").startswith(f"{service}.ns.")
+    assert service == wishes.spec()["proof"]["service"]
     selector = objects[f"Service/{service}"]["spec"]["selector"]
     (server,) = [each for each in workloads(objects) if each["metadata"]["name"] == "medusa"]
     assert selector.items() <= server["spec"]["template"]["metadata"]["labels"].items()

@@ -9,8 +9,10 @@ from uuid import UUID
 import kubernetes_validate
 import pytest
 
-from provisioner_job import medusa, network, objects
-from tests.contract.test_chart_medusa import GIVEN, IMAGES, KUBERNETES, PRESETS, containers, helm_template, render
+from provisioner_job import network
+from provisioner_job.chart_values import given_values
+from tests.contract.test_chart_medusa import IMAGES, KUBERNETES, PRESETS, containers, render
+from tests.support import wishes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,12 +24,11 @@ TITLES = ["Harbour & Hearth", 'Ann\'s "best" {{ .Values }} $(PUBLISHABLE_KEY) \\
 
 
 def spec(name: str) -> dict[str, Any]:
-    images = IMAGES | {"storefront": REFERENCE}
-    return {"images": images, "name": name, "host": GIVEN["host"], "public_url": GIVEN["publicUrl"]}
+    return wishes.spec(name=name) | {"images": IMAGES | {"storefront": REFERENCE}}
 
 
 def paths(objects_: Mapping[str, dict[str, Any]]) -> dict[str, str]:
-    (rule,) = objects_[f"Ingress/{medusa.INGRESS}"]["spec"]["rules"]
+    (rule,) = objects_["Ingress/medusa"]["spec"]["rules"]
     return {path["path"]: path["backend"]["service"]["name"] for path in rule["http"]["paths"]}
 
 
@@ -38,7 +39,7 @@ def storefront(objects_: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_storefront_is_at_the_root_and_the_server_keeps_its_paths(tmp_path: Path, preset: str) -> None:
-    made = render(tmp_path, medusa.values(spec("Shop")), preset)
+    made = render(tmp_path, given_values(spec("Shop")), preset)
 
     for document in made.values():
         kubernetes_validate.validate(document, KUBERNETES, strict=True)
@@ -52,7 +53,7 @@ def test_without_its_image_there_is_no_storefront(tmp_path: Path) -> None:
     given = spec("Shop")
     del given["images"]["storefront"]
 
-    made = render(tmp_path, medusa.values(given))
+    made = render(tmp_path, given_values(given))
 
     assert paths(made) == {"/": "medusa"}
     assert not [name for name in made if name.endswith("/storefront")]
@@ -60,7 +61,7 @@ def test_without_its_image_there_is_no_storefront(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_storefront_fits_the_limits_of_a_store(tmp_path: Path, preset: str) -> None:
-    made = render(tmp_path, medusa.values(spec("Shop")), preset)
+    made = render(tmp_path, given_values(spec("Shop")), preset)
     (container,) = storefront(made)["spec"]["containers"]
     smallest = next(each["min"] for each in _limits() if each["type"] == "Container")
 
@@ -77,7 +78,7 @@ def test_storefront_fits_the_limits_of_a_store(tmp_path: Path, preset: str) -> N
 
 
 def test_storefront_is_restricted_and_known_to_the_network_policies(tmp_path: Path) -> None:
-    pod = storefront(render(tmp_path, medusa.values(spec("Shop"))))
+    pod = storefront(render(tmp_path, given_values(spec("Shop"))))
     (container,) = pod["spec"]["containers"]
 
     assert pod["spec"]["automountServiceAccountToken"] is False
@@ -96,7 +97,7 @@ def test_storefront_is_restricted_and_known_to_the_network_policies(tmp_path: Pa
 
 @pytest.mark.parametrize("title", TITLES)
 def test_title_reaches_the_pod_as_one_json_text(tmp_path: Path, title: str) -> None:
-    (container,) = storefront(render(tmp_path, medusa.values(spec(title))))["spec"]["containers"]
+    (container,) = storefront(render(tmp_path, given_values(spec(title))))["spec"]["containers"]
     environment = {each["name"]: each for each in container["env"]}
 
     written = environment["TITLE_JSON"]["value"]
@@ -107,23 +108,16 @@ def test_title_reaches_the_pod_as_one_json_text(tmp_path: Path, title: str) -> N
     assert environment["PUBLISHABLE_KEY"]["valueFrom"]["secretKeyRef"]["key"] == "PUBLISHABLE_KEY"
 
 
-def test_storefront_without_an_image_is_refused(tmp_path: Path) -> None:
-    refused = helm_template(tmp_path, {**GIVEN, "storefront": {"enabled": True}})
-
-    assert refused.returncode != 0
-    assert "image.storefront is needed" in refused.stderr
-
-
 def test_setup_does_not_depend_on_the_storefront(tmp_path: Path) -> None:
     given = spec("Shop")
     without = {**given, "images": IMAGES}
 
-    (job,) = [each for each in render(tmp_path, medusa.values(given)).values() if each["kind"] == "Job"]
-    (other,) = [each for each in render(tmp_path, medusa.values(without)).values() if each["kind"] == "Job"]
+    (job,) = [each for each in render(tmp_path, given_values(given)).values() if each["kind"] == "Job"]
+    (other,) = [each for each in render(tmp_path, given_values(without)).values() if each["kind"] == "Job"]
 
     assert job == other
 
 
 def _limits() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = objects.limit_range("ns", STORE)["spec"]["limits"]
+    found: list[dict[str, Any]] = wishes.spec()["limits"]
     return found

@@ -38,7 +38,9 @@ IMAGES = {
     "controlplane": "storeplane.local/controlplane:0123456789abcdef",
     "provisioner": "registry.example:5000/provisioner@sha256:" + "0" * 64,
     "postgres": "storeplane.local/postgres:0123456789abcdef",
-    "medusa": {"server": "a.example/medusa:1", "postgres": "a.example/postgres:15", "redis": "a.example/redis:7"},
+    "engines": {
+        "medusa": {"server": "a.example/medusa:1", "postgres": "a.example/postgres:15", "redis": "a.example/redis:7"}
+    },
 }
 GIVEN: dict[str, Any] = {"image": IMAGES}
 EXTERNAL: dict[str, Any] = {
@@ -249,7 +251,7 @@ def test_a_job_reaches_names_database_api_server_and_stores_only(
         [53, 53],
         [5432],
         [443, 6443],
-        [9000],
+        [8080, 9000],
     ]
     assert all(rule["to"] for rule in spec["egress"])
 

@@ -29,7 +29,8 @@ async def test_create_is_accepted_and_can_be_read(api: Api) -> None:
     assert headers["Location"] == f"/api/operations/{body['operation']['id']}"
     assert body["store"]["state"] == "provisioning"
     assert body["store"]["namespace"].startswith("store-my-shop-")
-    assert set(body["store"]) == {"id", "name", "engine", "state", "urls", "namespace"}
+    assert set(body["store"]) == {"id", "name", "engine", "engine_flavour", "plan", "state", "urls", "namespace"}
+    assert (body["store"]["plan"], body["store"]["engine_flavour"]) == ("small", None)
     assert body["operation"]["state"] == "queued"
     assert body["operation"]["waiting"]["position"] == 1
     assert set(body["operation"]) == {"id", "kind", "state", "attempt", "waiting", "error"}
@@ -45,8 +46,20 @@ async def test_create_is_accepted_and_can_be_read(api: Api) -> None:
 @pytest.mark.parametrize(
     ("body", "code", "detail"),
     [
-        ({"name": "a", "engine": "shopify"}, "ENGINE_UNSUPPORTED", "Invalid engine. Supported: medusa"),
-        ({"name": "a", "engine": "magento"}, "ENGINE_PLANNED", "Engine 'magento' coming soon! Supported: medusa"),
+        ({"name": "a", "engine": "shopify"}, "ENGINE_UNSUPPORTED", "Invalid engine. Supported: medusa, woocommerce"),
+        (
+            {"name": "a", "engine": "magento"},
+            "ENGINE_PLANNED",
+            "Engine 'magento' coming soon! Supported: medusa, woocommerce",
+        ),
+        (
+            {"name": "a", "engine": "medusa", "plan": "huge"},
+            "INVALID_INPUT",
+            "Unknown plan. Supported: small, medium, large",
+        ),
+        ({"name": "a", "engine": "medusa", "host": "shop"}, "INVALID_INPUT", "Store host is not valid"),
+        ({"name": "a", "engine": "medusa", "host": "shop.localhost"}, "INVALID_INPUT", "Store host is reserved"),
+        ({"name": "a", "engine": "medusa", "tls": True}, "INVALID_INPUT", "TLS is not available"),
         ({"name": "Admin", "engine": "medusa"}, "NAME_RESERVED", "Store name is reserved"),
         (
             {"name": "a", "slug": "x" * 49, "engine": "medusa"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -11,6 +12,7 @@ import pytest
 
 from controlplane.domain.observation import JobView
 from controlplane.domain.store import Role
+from tests.support import wishes
 from tests.support.api import Api, serve
 
 if TYPE_CHECKING:
@@ -150,7 +152,8 @@ async def test_retry_of_a_failed_create_is_a_new_operation(api: Api) -> None:
 
 
 async def test_fresh_retry_shows_what_is_different(database: Database) -> None:
-    settings = {"STOREPLANE_MEDUSA_IMAGE": "new:2", "STOREPLANE_MEDUSA_STOREFRONT_IMAGE": "front:1"}
+    images = {"medusa": wishes.ENGINE_IMAGES["medusa"] | {"server": "new:2", "storefront": "front:1"}}
+    settings = {"STOREPLANE_ENGINE_IMAGES": json.dumps(images)}
     async with serve(database) as old, serve(database, settings=settings) as new:
         new.token = old.token
         body = await old.create()
@@ -159,13 +162,14 @@ async def test_fresh_retry_shows_what_is_different(database: Database) -> None:
         status, answer, _ = await new.call("POST", _retry(body), json={"refresh_spec": True})
         assert status == 202
         assert answer["spec_changes"] == [
-            {"field": "images.server", "old": "storeplane.local/medusa:1", "new": "new:2"},
+            {"field": "images.server", "old": "storeplane.local/server:1", "new": "new:2"},
             {"field": "images.storefront", "old": None, "new": "front:1"},
+            {"field": "paths.storefront", "old": None, "new": "/"},
         ]
         _, found, _ = await new.call("GET", f"/api/stores/{body['store']['id']}")
         assert found["store"]["urls"]["storefront"] == f"{body['store']['urls']['api']}/"
         rows = await old.execute("SELECT spec FROM storeplane.operations ORDER BY created_at")
-        assert [row["spec"]["images"]["server"] for row in rows] == ["storeplane.local/medusa:1", "new:2"]
+        assert [row["spec"]["images"]["server"] for row in rows] == ["storeplane.local/server:1", "new:2"]
         assert rows[0]["spec"]["host"] == rows[1]["spec"]["host"]
         assert (await old.audited())[-1][1]["spec_changes"] == answer["spec_changes"]
 

@@ -10,9 +10,12 @@ from uuid import UUID
 import pytest
 
 from controlplane.db.users import UserRows
+from controlplane.domain.catalogue import CATALOGUE
+from controlplane.domain.engines import Engine, limit_range, quota
 from controlplane.domain.errors import InvalidInputError
 from controlplane.domain.store import Role
 from controlplane.services.users import Users
+from tests.support import wishes
 from tests.support.api import WISH, Api, serve
 
 if TYPE_CHECKING:
@@ -151,6 +154,7 @@ async def test_spec_is_frozen_complete(database: Database) -> None:
     settings = {
         "STOREPLANE_OBSERVER_NAMESPACE": "platform-ns",
         "STOREPLANE_OBSERVER_SERVICE_ACCOUNT": "watcher",
+        "STOREPLANE_STORE_INGRESS_CLASS": "shops",
         "STOREPLANE_STORE_DENIED_CIDRS": "203.0.113.7, 2001:db8::/32",
     }
     async with serve(database, settings=settings) as api:
@@ -161,17 +165,39 @@ async def test_spec_is_frozen_complete(database: Database) -> None:
         assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", traceparent)
         host = spec["host"]
         assert host.startswith("shop-")
+        medusa = CATALOGUE["medusa"]
+        assert isinstance(medusa, Engine)
+        plan = medusa.plans["small"]
         assert spec == {
-            "version": 1,
+            "version": 2,
             "engine": "medusa",
             "engine_version": "2.21.2",
             "chart": "medusa",
             "chart_version": "0.1.0",
             "preset": "default",
-            "plan": "standard",
+            "plan": "small",
+            "plan_values": plan.values(),
+            "quota": quota(plan),
+            "limits": limit_range(plan),
+            "secret": {key: dict(made) for key, made in medusa.secret.items()},
+            "credentials": {
+                "username": "ADMIN_EMAIL",
+                "password": "ADMIN_PASSWORD",
+                "publishable_key": "PUBLISHABLE_KEY",
+            },
+            "proof": {
+                "service": "medusa",
+                "port": 9000,
+                "path": "/store/products",
+                "items": "products",
+                "headers": {"x-publishable-api-key": "{PUBLISHABLE_KEY}"},
+            },
+            "phase_seconds": {"setup": 420},
+            "paths": {"storefront": None, "admin": "/app"},
+            "ingress": {"className": "shops", "tlsSecret": "", "clusterIssuer": ""},
             "name": body["store"]["name"],
             "images": {
-                "server": "storeplane.local/medusa:1",
+                "server": "storeplane.local/server:1",
                 "postgres": "storeplane.local/postgres:1",
                 "redis": "storeplane.local/redis:1",
             },
@@ -193,12 +219,55 @@ async def test_spec_is_frozen_complete(database: Database) -> None:
 
 async def test_storefront_is_frozen_and_told_where_the_setting_names_its_image(database: Database) -> None:
     reference = "storeplane.local/medusa-storefront:1"
-    async with serve(database, settings={"STOREPLANE_MEDUSA_STOREFRONT_IMAGE": reference}) as api:
+    images = {"medusa": wishes.ENGINE_IMAGES["medusa"] | {"storefront": reference}}
+    async with serve(database, settings={"STOREPLANE_ENGINE_IMAGES": json.dumps(images)}) as api:
         body = await api.create()
         (row,) = await api.execute("SELECT spec FROM storeplane.operations")
 
         assert row["spec"]["images"]["storefront"] == reference
         assert body["store"]["urls"]["storefront"] == row["spec"]["public_url"] + "/"
+
+
+async def test_host_of_ones_own_is_nobody_elses_until_its_store_is_deleted(database: Database) -> None:
+    async with serve(database) as api:
+        stranger = await api.as_user()
+        first = await api.create(wish={"host": "shop.example.com"})
+        assert first["store"]["urls"]["api"] == "http://shop.example.com:8081"
+        status, problem, _ = await stranger.call("POST", "/api/stores", json={**WISH, "host": "shop.example.com"})
+        assert (status, problem["code"]) == (409, "HOST_TAKEN")
+        await api.execute("UPDATE storeplane.stores SET state = 'deleted'")
+        await stranger.create(wish={"host": "shop.example.com"})
+
+
+async def test_platforms_own_hosts_are_no_stores(database: Database) -> None:
+    async with serve(database, settings={"STOREPLANE_STORE_RESERVED_HOSTS": "api.example.com"}) as api:
+        for host in ("api.example.com", "a.api.example.com", "b.localhost"):
+            status, problem, _ = await api.call("POST", "/api/stores", json={**WISH, "host": host})
+            assert (status, problem["detail"]) == (422, "Store host is reserved")
+
+
+@pytest.mark.parametrize(
+    ("wish", "has_tls"), [({"host": "a.example"}, True), ({}, False), ({"host": "a.example", "tls": False}, False)]
+)
+async def test_store_with_a_certificate_of_its_own_is_found_under_https(
+    database: Database, wish: dict[str, Any], *, has_tls: bool
+) -> None:
+    async with serve(database, settings={"STOREPLANE_STORE_CLUSTER_ISSUER": "letsencrypt"}) as api:
+        body = await api.create(wish=wish)
+        (row,) = await api.execute("SELECT spec FROM storeplane.operations")
+        assert body["store"]["urls"]["api"].startswith("https://") is has_tls
+        secret, issuer = ("store-tls", "letsencrypt") if has_tls else ("", "")
+        assert row["spec"]["ingress"] == {"className": "", "tlsSecret": secret, "clusterIssuer": issuer}
+
+
+async def test_plan_decides_what_a_store_may_use(api: Api) -> None:
+    body = await api.create(wish={"engine": "woocommerce", "plan": "large"})
+    (row,) = await api.execute("SELECT spec FROM storeplane.operations")
+    assert body["store"]["plan"] == "large"
+    assert row["spec"]["plan_values"]["mariadb"]["storage"] == "20Gi"
+    (container,) = [each for each in row["spec"]["limits"] if each["type"] == "Container"]
+    # Above the usual largest container of 2 CPU and 2Gi.
+    assert container["max"] == {"cpu": "4", "memory": "4Gi"}
 
 
 @pytest.mark.parametrize(

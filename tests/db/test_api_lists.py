@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -9,6 +10,7 @@ import pytest
 
 from controlplane.api.routes import ROUTES, Route
 from controlplane.domain.store import Role
+from tests.support import wishes
 from tests.support.api import Api, serve
 
 if TYPE_CHECKING:
@@ -135,8 +137,29 @@ async def test_operation_shows_attempts_with_phases(api: Api, database_url: str)
 
 async def test_engines_are_listed_with_versions(api: Api) -> None:
     _, body, _ = await api.call("GET", "/api/engines")
-    assert body["supported"] == [{"name": "medusa", "version": "2.21.2", "chart": "medusa", "chart_version": "0.1.0"}]
-    assert [each["name"] for each in body["planned"]] == ["magento", "woocommerce"]
+    medusa, woocommerce = body["supported"]
+    plans = medusa.pop("plans")
+    assert medusa == {
+        "name": "medusa",
+        "version": "2.21.2",
+        "upgrades_from": [],
+        "chart": "medusa",
+        "chart_version": "0.1.0",
+    }
+    assert [each["name"] for each in plans] == ["small", "medium", "large"]
+    assert plans[0]["values"]["server"]["resources"]["limits"] == {"cpu": "1", "memory": "768Mi"}
+    assert plans[0]["quota"]["persistentvolumeclaims"] == "1"
+    assert woocommerce["name"] == "woocommerce"
+    assert [each["name"] for each in body["planned"]] == ["magento"]
+
+
+async def test_engine_without_images_is_not_offered(database: Database) -> None:
+    images = {"woocommerce": wishes.ENGINE_IMAGES["woocommerce"]}
+    async with serve(database, settings={"STOREPLANE_ENGINE_IMAGES": json.dumps(images)}) as api:
+        _, body, _ = await api.call("GET", "/api/engines")
+        assert [each["name"] for each in body["supported"]] == ["woocommerce"]
+        status, problem, _ = await api.call("POST", "/api/stores", json={"name": "a", "engine": "medusa"})
+        assert (status, problem["detail"]) == (422, "Invalid engine. Supported: woocommerce")
 
 
 @pytest.mark.parametrize("route", OF_AN_ID, ids=lambda route: f"{route.method} {route.path}")

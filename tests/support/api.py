@@ -108,9 +108,10 @@ class Api:
                 assert body["request_id"] == response.headers["X-Request-ID"]
             return response.status, body, response.headers
 
-    async def create(self, name: str = "Shop", **more: Any) -> Any:
-        """Order a store that is accepted; return the body."""
-        status, body, _ = await self.call("POST", "/api/stores", json={"name": name, "engine": "medusa"}, **more)
+    async def create(self, name: str = "Shop", wish: dict[str, Any] | None = None, **more: Any) -> Any:
+        """Order a store that is accepted, a Medusa one unless the wish says otherwise; return the body."""
+        asked = WISH | {"name": name} | (wish or {})
+        status, body, _ = await self.call("POST", "/api/stores", json=asked, **more)
         assert status == 202, body
         return body
 

@@ -46,6 +46,7 @@ STORE_ADMIN = {
     "apps/deployments": _ALL,
     "apps/statefulsets": _ALL,
     "batch/jobs": _ALL,
+    "batch/cronjobs": _ALL,
     "networking.k8s.io/ingresses": _ALL,
     "networking.k8s.io/networkpolicies": _ALL,
     "/pods": "get list watch",

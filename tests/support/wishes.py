@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
 from typing import TYPE_CHECKING, Any
@@ -15,24 +16,40 @@ from controlplane.db.claims import ClaimRows, RenderedJob
 from controlplane.db.stores import NewStore
 from controlplane.db.users import UserRows
 from controlplane.domain.attempt import attempt_token, token_hash, token_key_id
+from controlplane.domain.catalogue import CATALOGUE
+from controlplane.domain.engines import Engine
 from controlplane.domain.store import Caller, Role
 from controlplane.kube.job_manifest import render_job, sha256_of
+from controlplane.services import specs
 
 if TYPE_CHECKING:
     from controlplane.db.pool import Database
     from controlplane.domain.attempt import ClaimedAttempt
 
-__all__ = ["ENVIRONMENT", "KEY", "add_user", "claim", "new_store", "rendered", "settings", "token_of"]
+__all__ = [
+    "ENGINE_IMAGES",
+    "ENVIRONMENT",
+    "KEY",
+    "add_user",
+    "claim",
+    "new_store",
+    "rendered",
+    "settings",
+    "spec",
+    "token_of",
+]
 
 KEY = "k" * 32
+ENGINE_IMAGES = {
+    "medusa": {name: f"storeplane.local/{name}:1" for name in ("server", "postgres", "redis")},
+    "woocommerce": {name: f"storeplane.local/{name}:1" for name in ("server", "mariadb")},
+}
 ENVIRONMENT = {
     "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
     "STOREPLANE_TOKEN_KEY": KEY,
     "STOREPLANE_PROVISIONER_IMAGE": "storeplane.local/provisioner:1",
     "STOREPLANE_PROVISIONER_DB_HOST": "10.0.0.1",
-    "STOREPLANE_MEDUSA_IMAGE": "storeplane.local/medusa:1",
-    "STOREPLANE_MEDUSA_POSTGRES_IMAGE": "storeplane.local/postgres:1",
-    "STOREPLANE_MEDUSA_REDIS_IMAGE": "storeplane.local/redis:1",
+    "STOREPLANE_ENGINE_IMAGES": json.dumps(ENGINE_IMAGES),
 }
 
 
@@ -50,6 +67,14 @@ async def add_user(database: Database, role: Role = Role.MEMBER, *, max_stores: 
     return Caller(user_id, role), token
 
 
+def spec(engine: str = "medusa", *, name: str = "Shop", plan: str = "small", **more: str) -> dict[str, Any]:
+    """Return what an order of this engine freezes; `more` are environment variables of the control plane."""
+    row = CATALOGUE[engine]
+    assert isinstance(row, Engine)
+    at = specs.place("store-shop-abcdefg2", "shop-abcdefg2.localhost", settings(**more), has_tls=False)
+    return specs.frozen(row, at, settings(**more), plan=plan, name=name, traceparent="")
+
+
 def new_store(owner: Caller, slug: str | None = None, **changes: Any) -> NewStore:
     """Return a store to be written."""
     name = slug or f"shop-{secrets.token_hex(3)}"
@@ -61,7 +86,9 @@ def new_store(owner: Caller, slug: str | None = None, **changes: Any) -> NewStor
         "name": name,
         "slug": name,
         "engine": "medusa",
+        "plan": "small",
         "namespace": f"store-{name}-{secrets.token_hex(4)}",
+        "host": f"{name}-{secrets.token_hex(4)}.localhost",
         "urls": {"storefront": None, "admin": "http://shop/app", "api": "http://shop"},
         "spec": {"version": 1, "engine": "medusa", "provisioner_image": "storeplane.local/provisioner:1"},
         "request_id": "request-1",

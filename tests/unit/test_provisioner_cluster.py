@@ -19,10 +19,11 @@ from provisioner_job.errors import PhaseError, ProvisionerError, RetryableError
 from provisioner_job.exposure import wait_until_exposed
 from provisioner_job.job_input import JobInput
 from provisioner_job.journal import Journal, Redactor
-from provisioner_job.medusa import new_secrets
 from provisioner_job.phases import PHASE_STEPS
 from provisioner_job.setup import remove_failed_setups, wait_for_setup
+from provisioner_job.store_secrets import new_texts
 from provisioner_job.work import Work
+from tests.support import wishes
 from tests.support.polling import poll
 
 if TYPE_CHECKING:
@@ -265,7 +266,7 @@ def work_on(cluster: Cluster, journal: Journal) -> Work:
         pod_name="pod",
         logs_json=False,
     )
-    return Work(given, {"host": HOST}, cluster, journal)
+    return Work(given, wishes.spec() | {"host": HOST}, cluster, journal)
 
 
 async def test_fresh_secrets_are_known_before_a_refusal_can_quote_them(
@@ -282,7 +283,11 @@ async def test_fresh_secrets_are_known_before_a_refusal_can_quote_them(
 
 async def test_secrets_that_were_there_are_known_too(api: Api, cluster: Cluster, journal: Journal) -> None:
     api.fail("POST", 409)
-    texts = {**new_secrets(HOST), "ADMIN_PASSWORD": "chosen-by-hand", "DATABASE_URL": "postgres://u:hunter-22@db/x"}
+    texts = {
+        **new_texts(wishes.spec()["secret"], HOST),
+        "ADMIN_PASSWORD": "chosen-by-hand",
+        "DATABASE_URL": "postgres://u:hunter-22@db/x",
+    }
     data = {name: base64.b64encode(text.encode()).decode() for name, text in texts.items()}
     api.objects[f"{SECRETS}/store-secrets"] = SECRET | {"data": data}
     facts = await SECRETS_STEP.act(work_on(cluster, journal))
@@ -310,7 +315,7 @@ def server_pod(*, ready: bool, labels: dict[str, str] = SERVER, **metadata: str)
 async def test_shop_is_exposed_when_its_host_leads_to_a_ready_pod(api: Api, cluster: Cluster, journal: Journal) -> None:
     expose(api)
     api.objects[f"{PODS}/a"] = server_pod(ready=True)
-    facts = await wait_until_exposed(cluster, NAMESPACE, HOST, journal)
+    facts = await wait_until_exposed(cluster, NAMESPACE, "medusa", HOST, journal)
     assert facts == {"host": HOST, "service": "medusa"}
 
 
@@ -328,7 +333,7 @@ async def test_other_pods_do_not_count(api: Api, cluster: Cluster, pod: dict[str
     api.objects[f"{PODS}/a"] = pod
     out = io.StringIO()
     waiting = asyncio.create_task(
-        wait_until_exposed(cluster, NAMESPACE, HOST, Journal(Redactor(), as_json=False, out=out))
+        wait_until_exposed(cluster, NAMESPACE, "medusa", HOST, Journal(Redactor(), as_json=False, out=out))
     )
     await asyncio.to_thread(poll, out.getvalue, what="it says what it waits for")
     assert "no pod of the Service is ready" in out.getvalue()
@@ -339,7 +344,7 @@ async def test_other_pods_do_not_count(api: Api, cluster: Cluster, pod: dict[str
 async def test_foreign_host_is_final(api: Api, cluster: Cluster, journal: Journal) -> None:
     expose(api, host="other.localhost")
     with pytest.raises(PhaseError, match=f"{HOST}; it has other.localhost"):
-        await wait_until_exposed(cluster, NAMESPACE, HOST, journal)
+        await wait_until_exposed(cluster, NAMESPACE, "medusa", HOST, journal)
 
 
 @pytest.mark.parametrize("gone", [INGRESS, SERVICE])
@@ -349,4 +354,4 @@ async def test_ingress_and_service_that_are_gone_are_made_again(
     expose(api)
     del api.objects[gone]
     with pytest.raises(RetryableError, match="medusa"):
-        await wait_until_exposed(cluster, NAMESPACE, HOST, journal)
+        await wait_until_exposed(cluster, NAMESPACE, "medusa", HOST, journal)

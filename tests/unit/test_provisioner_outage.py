@@ -19,7 +19,8 @@ from provisioner_job.errors import PhaseError, RetryableError
 from provisioner_job.journal import Journal, Redactor
 from provisioner_job.namespace_guard import held_by_namespace
 from provisioner_job.setup import wait_for_setup
-from provisioner_job.shop import ask_for_products
+from provisioner_job.shop import Question, ask_for_products
+from tests.support import wishes
 from tests.support.polling import poll
 
 if TYPE_CHECKING:
@@ -251,9 +252,7 @@ async def test_lock_is_off_when_the_answer_to_taking_it_off_was_lost(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     api.objects[f"{SECRETS}/r"] = pending_release()
     api.loses_answers = 1
-    images = {"server": "a", "postgres": "b", "redis": "c"}
-    spec = {"chart": "medusa", "images": images, "host": "h", "public_url": "u"}
-    facts = await release.install(cluster, NAMESPACE, spec, journal)
+    facts = await release.install(cluster, NAMESPACE, wishes.spec(), journal)
     assert facts == {"release": "medusa", "revision": 2, "existed": True, "unlocked": True}
     assert api.objects[f"{SECRETS}/r"]["metadata"]["labels"]["status"] == "failed"
     assert api.seen.count("PUT") == 2
@@ -299,7 +298,8 @@ async def test_question_to_a_shop_ends_with_its_namespace(
     api.objects[NAMESPACE_PATH] = OURS
     with socket.socket() as refusing:
         refusing.bind(("127.0.0.1", 0))
-        asking = ask_for_products("127.0.0.1", refusing.getsockname()[1], "key", journal)
+        question = Question("127.0.0.1", refusing.getsockname()[1], "/products", {}, "")
+        asking = ask_for_products(question, journal)
         waiting = asyncio.create_task(held_by_namespace(cluster, NAMESPACE, "ours", asking))
         await asyncio.to_thread(poll, out.getvalue, what="it says that the shop does not answer")
         set_namespace(api, None)

@@ -10,13 +10,14 @@ from uuid import UUID
 
 import pytest
 
-from provisioner_job import medusa, objects
 from provisioner_job.errors import PhaseError, RetryableError
 from provisioner_job.journal import Redactor
 from provisioner_job.release import marked_failed
 from provisioner_job.runner import run
 from provisioner_job.setup import failed_container
-from provisioner_job.shop import products_in
+from provisioner_job.shop import products_in, question_of
+from provisioner_job.store_secrets import new_texts, secret_among
+from tests.support import wishes
 from tests.support.polling import poll
 
 pytestmark = pytest.mark.unit
@@ -25,7 +26,8 @@ STORE = UUID("0198c2a0-0000-7000-8000-000000000002")
 
 
 def test_secrets_are_fresh_and_have_the_agreed_keys() -> None:
-    first, second = medusa.new_secrets("shop-abcdefg2.localhost"), medusa.new_secrets("shop-abcdefg2.localhost")
+    recipes = wishes.spec()["secret"]
+    first, second = (new_texts(recipes, "shop-abcdefg2.localhost") for _ in range(2))
     assert set(first) == {
         "POSTGRES_PASSWORD",
         "REDIS_PASSWORD",
@@ -43,15 +45,26 @@ def test_secrets_are_fresh_and_have_the_agreed_keys() -> None:
     assert first["POSTGRES_PASSWORD"] in first["DATABASE_URL"]
 
 
-def test_quota_and_limits_are_the_agreed_ones() -> None:
-    assert objects.quota("ns", STORE)["spec"]["hard"]["services.nodeports"] == "0"
-    kinds = {limit["type"]: limit for limit in objects.limit_range("ns", STORE)["spec"]["limits"]}
-    assert kinds["Pod"]["max"] == {"cpu": "2", "memory": "4Gi"}
-    assert kinds["PersistentVolumeClaim"] == {
-        "type": "PersistentVolumeClaim",
-        "min": {"storage": "1Gi"},
-        "max": {"storage": "20Gi"},
-    }
+def test_log_may_show_what_is_made_of_the_host_alone() -> None:
+    recipes = wishes.spec()["secret"]
+    texts = new_texts(recipes, "shop.example")
+    shown = set(texts.values()) - set(secret_among(recipes, texts))
+    assert shown == {"admin@shop.example"}
+
+
+@pytest.mark.parametrize("recipe", [{"rot13": "x"}, {"text": "{LATER}"}])
+def test_recipe_that_cannot_be_followed_is_named(recipe: dict[str, str]) -> None:
+    with pytest.raises(PhaseError, match=r"rot13|LATER") as caught:
+        new_texts({"KEY": recipe, "LATER": {"hex": 8}}, "shop.example")
+    assert caught.value.code == "SECRET_RECIPE"
+
+
+def test_shop_is_asked_as_a_browser_would_with_what_its_row_names() -> None:
+    spec = wishes.spec()
+    question = question_of(spec, "store-ns", {"PUBLISHABLE_KEY": "pk_1"})
+    assert (question.address, question.port) == ("medusa.store-ns.svc.cluster.local", 9000)
+    assert question.headers["Host"] == "shop-abcdefg2.localhost:8081"
+    assert question.headers["x-publishable-api-key"] == "pk_1"
 
 
 def test_killed_release_is_marked_failed_and_nothing_else_changes() -> None:
@@ -97,11 +110,12 @@ def test_cause_of_a_failed_setup_is_the_newest_pod_s_first_failing_container() -
 )
 def test_answer_without_products_is_no_shop(status: int, body: bytes) -> None:
     with pytest.raises(RetryableError, match=f"HTTP {status}"):
-        products_in(status, body)
+        products_in(status, body, "products")
 
 
 def test_products_are_counted() -> None:
-    assert products_in(200, b'{"products": [1, 2, 3, 4]}') == 4
+    assert products_in(200, b'{"products": [1, 2, 3, 4]}', "products") == 4
+    assert products_in(200, b"[1, 2]", "") == 2
 
 
 async def test_output_is_bounded_redacted_and_from_both_streams() -> None:

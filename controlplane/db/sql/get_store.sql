@@ -4,8 +4,8 @@
 -- index: stores_pkey, operations_by_store
 -- locks: nothing
 -- $1: store id, $2: caller's id, $3: caller's role
-SELECT s.id, s.owner_id, s.name, s.slug, s.engine, s.state, s.namespace, s.urls, s.created_at, s.updated_at,
-       newest.id AS operation_id, newest.spec
+SELECT s.id, s.owner_id, s.name, s.slug, s.engine, s.engine_flavour, s.plan, s.state, s.namespace, s.urls,
+       s.created_at, s.updated_at, newest.id AS operation_id, newest.spec
 FROM storeplane.stores AS s
 LEFT JOIN LATERAL (
   SELECT o.id, o.spec FROM storeplane.operations AS o

@@ -21,8 +21,8 @@ WITH page AS (
      AND ($5::timestamptz IS NULL OR (s.created_at, s.id) < ($5::timestamptz, $6::uuid))
    ORDER BY s.created_at DESC, s.id DESC LIMIT $7::integer)
 )
-SELECT s.id, s.owner_id, s.name, s.slug, s.engine, s.state, s.namespace, s.urls, s.created_at, s.updated_at,
-       newest.id AS operation_id
+SELECT s.id, s.owner_id, s.name, s.slug, s.engine, s.engine_flavour, s.plan, s.state, s.namespace, s.urls,
+       s.created_at, s.updated_at, newest.id AS operation_id
 FROM page
 JOIN storeplane.stores AS s ON s.id = page.id
 LEFT JOIN LATERAL (

@@ -1,11 +1,11 @@
 -- purpose: Accept a create: count it, write store, operation, first event, audit row and idempotency key, or nothing
 -- rows: one, or none when the user's number of stores or rate is used up
 -- caller: services.stores
--- index: users_pkey; stores_slug_unique, operations_one_active and idempotency_keys_pkey decide whether it may
+-- index: users_pkey; stores_slug_unique, stores_host_unique, operations_one_active and idempotency_keys_pkey decide whether it may
 -- locks: the user's row, then the new rows
 -- $1: store id, $2: owner id, $3: cluster id, $4: name, $5: slug, $6: engine, $7: namespace, $8: urls,
 -- $9: operation id, $10: spec, $11: request id, $12: caller's address, $13: creates a minute,
--- $14: route, $15: idempotency key or null, $16: fingerprint of what was asked
+-- $14: route, $15: idempotency key or null, $16: fingerprint of what was asked, $17: plan, $18: host
 -- The guard stands on the user's row: of two creates at once the second waits for the first one's commit and reads the
 -- row anew, so neither limit is ever passed. The clock is read anew as well: the transaction's own moment lies before the
 -- commit it waited for, and would count a create that is allowed as too early.
@@ -17,8 +17,9 @@ WITH account AS (
     AND u.creates_until + interval '1 minute' / $13::integer - interval '1 minute' <= clock_timestamp()
   RETURNING u.id, u.creates_until
 ), store AS (
-  INSERT INTO storeplane.stores (id, owner_id, cluster_id, name, slug, engine, state, namespace, urls)
-  SELECT $1::uuid, account.id, $3::text, $4::text, $5::text, $6::text, 'provisioning', $7::text, $8::jsonb
+  INSERT INTO storeplane.stores (id, owner_id, cluster_id, name, slug, engine, plan, state, namespace, host, urls)
+  SELECT $1::uuid, account.id, $3::text, $4::text, $5::text, $6::text, $17::text, 'provisioning',
+         $7::text, $18::text, $8::jsonb
   FROM account
   RETURNING id, owner_id, cluster_id, created_at
 ), operation AS (

@@ -4,7 +4,7 @@
 -- index: operations_pkey, operations_by_store, stores_pkey; operations_one_active and _one_delete decide
 -- locks: the store's row, then the new rows
 -- $1: ended operation, $2: caller's id, $3: caller's role, $4: new operation's id, $5: spec, $6: request id,
--- $7: caller's address, $8: what the spec has changed, $9: the store's addresses, if the spec makes it
+-- $7: caller's address, $8: what the spec has changed, $9: the store's addresses, null for those it has
 -- Guarded by the store's state: of two at once the second waits here, then finds the store provisioning. Clean-ups do
 -- not count as newer: they follow a failed create by themselves.
 WITH ended AS (
@@ -17,7 +17,7 @@ WITH ended AS (
 ), store AS (
   UPDATE storeplane.stores AS s
   SET state = CASE ended.kind WHEN 'create' THEN 'provisioning' ELSE s.state END,
-      urls = CASE ended.kind WHEN 'create' THEN $9::jsonb ELSE s.urls END, updated_at = now()
+      urls = CASE ended.kind WHEN 'create' THEN coalesce($9::jsonb, s.urls) ELSE s.urls END, updated_at = now()
   FROM ended
   WHERE s.id = ended.store_id AND s.state <> 'deleted'
     AND s.state = CASE ended.kind
