@@ -83,8 +83,8 @@ images: init ## Build the container images that changed and load them into the c
 	@$(BIN)/devcluster images --name '$(NAME)'
 
 .PHONY: demo
-demo: init ## A fresh machine to the products of a real shop
-	@$(BIN)/python -m demo order --name '$(NAME)'
+demo: init ## A fresh machine to the products of real shops; ENGINE=medusa or woocommerce for one alone
+	@$(BIN)/python -m demo order --name '$(NAME)' $(foreach engine,$(ENGINE),--engine '$(engine)')
 
 .PHONY: bench
 bench: init ## Measure the cluster; prints one table

@@ -1,6 +1,6 @@
 """`python -m demo COMMAND`: the demonstration and its parts. Exit codes: 0 done, 1 failed, 2 wrong usage."""
 
-import base64
+import concurrent.futures
 import json
 import os
 import secrets
@@ -15,6 +15,7 @@ from demo.kubectl import run
 from demo.order import Order, place, products
 from demo.platform import Platform, current, kubectl_of, up
 from demo.release import settings as installed_settings
+from demo.shops import SHOPS
 from devcluster.machine.errors import DevclusterError, WrongUsageError
 
 __all__ = ["main"]
@@ -55,36 +56,58 @@ def settings(
 
 
 @app.command()
-def order(name: Name = "dev") -> None:
-    """Bring the product up, order a shop and show its products."""
+def order(
+    name: Name = "dev",
+    engine: Annotated[list[str] | None, typer.Option(help="One shop of each; every engine when left out.")] = None,
+) -> None:
+    """Bring the product up, order a shop of each engine at once, and show their products."""
+    engines = engine or list(SHOPS)
+    unknown = [each for each in engines if each not in SHOPS]
+    if unknown:
+        raise WrongUsageError(f"there is no engine {unknown[0]}", remedy=f"use {', '.join(SHOPS)}")
     begun = time.monotonic()
     platform = up(name)
     print(f"platform ready after {time.monotonic() - begun:.1f} s; the API is at {platform.url}\n")
-    shop = f"Demo {secrets.token_hex(2)}"
-    print(f'POST {platform.url}/api/stores {{"name": "{shop}", "engine": "medusa"}}')
+    ordered = _placed(platform, engines)
+    for each in ordered:
+        print(f"\n$ kubectl -n storeplane-jobs logs job/{each.job_name}")
+        print(_kubectl(platform, "--namespace", "storeplane-jobs", "logs", f"job/{each.job_name}"))
+    for each in ordered:
+        if each.operation["state"] != "succeeded":
+            raise DevclusterError(f"the shop was not made: {json.dumps(each.operation['error'], indent=1)}")
+        _show(platform, each)
+    print(f"{time.monotonic() - begun:.1f} s in all; `make down` ends everything")
+
+
+def _placed(platform: Platform, engines: list[str]) -> list[Order]:
+    """Order a shop of each engine at the same moment; return them once all have ended."""
     placed = time.monotonic()
-    ordered = place(platform, shop, lambda line: print(f"  {time.monotonic() - placed:5.1f} s  {line}", flush=True))
-    print(f"\n$ kubectl -n storeplane-jobs logs job/{ordered.job_name}")
-    print(_kubectl(platform, "--namespace", "storeplane-jobs", "logs", f"job/{ordered.job_name}"))
-    if ordered.operation["state"] != "succeeded":
-        raise DevclusterError(f"the shop was not made: {json.dumps(ordered.operation['error'], indent=1)}")
-    _show_products(platform, ordered)
-    print(f"{ordered.seconds:.1f} s from the request to a shop that sells; {time.monotonic() - begun:.1f} s in all")
-    print("`make down` ends everything")
+    width = max(map(len, engines)) if len(engines) > 1 else 0
+
+    def one(engine: str) -> Order:
+        def say(line: str) -> None:
+            print(f"  {time.monotonic() - placed:5.1f} s  {engine if width else '':{width}} {line}", flush=True)
+
+        shop = f"Demo {secrets.token_hex(2)}"
+        print(f'POST {platform.url}/api/stores {{"name": "{shop}", "engine": "{engine}"}}', flush=True)
+        return place(platform, shop, say, engine=engine)
+
+    with concurrent.futures.ThreadPoolExecutor(len(engines)) as pool:
+        return list(pool.map(one, engines))
 
 
-def _show_products(platform: Platform, ordered: Order) -> None:
-    secret = ("--namespace", ordered.store["namespace"], "get", "secret", "store-secrets", "--output=json")
-    encoded = json.loads(_kubectl(platform, *secret))["data"]["PUBLISHABLE_KEY"]
-    key = base64.b64decode(encoded).decode()
-    url = ordered.store["urls"]["api"]
-    print(f"$ curl -H 'x-publishable-api-key: {key[:10]}…' {url}/store/products")
-    for product in products(platform, ordered, key):
-        variants = len(product.get("variants") or [])
-        print(f"  {product['title']:24} {product['handle']:24} {variants} variants")
-    if storefront := ordered.store["urls"]["storefront"]:
-        print(f"open it in a browser: {storefront}")
-    print()
+def _show(platform: Platform, ordered: Order) -> None:
+    store, shop = ordered.store, SHOPS[ordered.store["engine"]]
+    keys = "".join(f" -H '{header}: …'" for header in shop.credentials)
+    print(f"$ curl{keys} {store['urls']['api']}{shop.products_path}")
+    for product in products(platform, ordered):
+        print(f"  {product[shop.title]}")
+    print(f"open it in a browser: {store['urls']['storefront']}, its administration: {store['urls']['admin']}")
+    print(f"who may sign in there: GET {platform.url}/api/stores/{store['id']}/credentials")
+    if store["engine_flavour"] != "official":
+        print(f"beware: this is a {store['engine_flavour']} of {store['engine']}, not for customers")
+    phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in ordered.phases.items())
+    print(f"{ordered.seconds:.1f} s from the request to a shop that sells; phases in seconds: {phases}\n")
 
 
 def _kubectl(platform: Platform, *words: str) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from demo.platform import Platform
+from demo.shops import SHOPS
 from devcluster.machine.errors import DevclusterError
 
-__all__ = ["Order", "call", "place", "products"]
+__all__ = ["Order", "call", "credentials", "place", "products"]
 
 _CALL_SECONDS = 10
 _ORDER_SECONDS = 900
@@ -28,6 +29,8 @@ class Order:
     """The body's ``store``: id, name, engine, state, urls, namespace."""
     operation: dict[str, Any]
     """The body's ``operation``: id, kind, state, attempt, waiting, error, times."""
+    phases: dict[str, float]
+    """Seconds of each phase of the last attempt, in their order."""
     seconds: float
     """From the request to the end seen through the API."""
 
@@ -37,11 +40,15 @@ class Order:
         return f"store-{self.operation['kind']}-{self.operation['id']}-{self.operation['attempt']}"
 
 
-def place(platform: Platform, name: str, say: Callable[[str], None], *, engine: str = "medusa") -> Order:
+def place(
+    platform: Platform, name: str, say: Callable[[str], None], *, engine: str = "medusa", plan: str | None = None
+) -> Order:
     """Order a store, follow its events to the end, and return it.
 
     Parameters
     ----------
+    plan
+        None for the engine's smallest.
     say
         Receives one line for each event as it becomes known.
 
@@ -51,7 +58,7 @@ def place(platform: Platform, name: str, say: Callable[[str], None], *, engine: 
         If the API refuses, does not answer, or the operation has not ended after 15 minutes.
     """
     started = time.monotonic()
-    accepted = call(platform, "POST", "/api/stores", {"name": name, "engine": engine})
+    accepted = call(platform, "POST", "/api/stores", {"name": name, "engine": engine, "plan": plan})
     store, operation = accepted["store"], accepted["operation"]
     say(f"202 accepted: store {store['id']}, operation {operation['id']}")
     cursor = ""
@@ -71,19 +78,31 @@ def place(platform: Platform, name: str, say: Callable[[str], None], *, engine: 
             )
         time.sleep(_POLL_SECONDS)
     store = call(platform, "GET", f"/api/stores/{store['id']}")["store"]
-    return Order(store, operation, time.monotonic() - started)
+    return Order(store, operation, _phases(operation), time.monotonic() - started)
 
 
-def products(platform: Platform, order: Order, publishable_key: str) -> list[dict[str, Any]]:
+def _phases(operation: Mapping[str, Any]) -> dict[str, float]:
+    last = operation["attempts"][-1]["phases"] if operation["attempts"] else []
+    return {each["phase"]: float((each["detail"] or {}).get("duration_seconds", 0.0)) for each in last}
+
+
+def credentials(platform: Platform, order: Order) -> dict[str, str]:
+    """Ask the API for what the store's owner may know: how to sign in, and keys of its programs."""
+    found: dict[str, str] = call(platform, "GET", f"/api/stores/{order.store['id']}/credentials")["credentials"]
+    return found
+
+
+def products(platform: Platform, order: Order) -> list[dict[str, Any]]:
     """Ask the shop itself for its products, by its own host name through the cluster's router."""
+    shop = SHOPS[order.store["engine"]]
     address = urlsplit(order.store["urls"]["storefront"] or order.store["urls"]["api"])
+    known = credentials(platform, order) if shop.credentials else {}
     # Connected to by number: not every machine resolves names below localhost.
-    headers = {"Host": f"{address.hostname}:{address.port}", "x-publishable-api-key": publishable_key}
-    status, body = _request("GET", f"http://127.0.0.1:{platform.shops_port}/store/products", headers)
+    headers = {"Host": address.netloc} | {header: known[name] for header, name in shop.credentials.items()}
+    status, body = _request("GET", f"http://127.0.0.1:{platform.shops_port}{shop.products_path}", headers)
     if status != http.HTTPStatus.OK:
         raise DevclusterError(f"the shop answered {status}: {body[:500].decode(errors='replace')}")
-    listed = json.loads(body)["products"]
-    return list(listed)
+    return shop.products_in(json.loads(body))
 
 
 def call(

@@ -16,7 +16,7 @@ __all__ = ["filled", "new_texts", "secret_among"]
 Recipes = Mapping[str, Mapping[str, str | int]]
 """By key: `{"hex": bytes, "prefix": text}`, `{"letters": characters}` or `{"text": template}`.
 
-`{host}` and the keys above have their places in a template.
+In a template `{host}` and keys of random texts have their places. Recipes have no order: JSON's objects have none.
 """
 _LETTERS: Final = string.ascii_letters + string.digits
 _PLACE: Final = re.compile(r"\{(\w+)\}")
@@ -29,21 +29,18 @@ def new_texts(recipes: Recipes, host: str) -> dict[str, str]:
     Raises
     ------
     PhaseError
-        SECRET_RECIPE: a recipe is unknown, or names a key that is not above it.
+        SECRET_RECIPE: a recipe is unknown, or has a place for what is neither the host nor random.
     """
-    made: dict[str, str] = {}
-    for key, recipe in recipes.items():
-        made[key] = _made(key, recipe, made | {_HOST: host})
-    return made
+    random = {key: _random(key, recipe) for key, recipe in recipes.items() if "text" not in recipe}
+    known = random | {_HOST: host}
+    return random | {key: filled(str(recipe["text"]), known) for key, recipe in recipes.items() if "text" in recipe}
 
 
-def _made(key: str, recipe: Mapping[str, str | int], known: Mapping[str, str]) -> str:
+def _random(key: str, recipe: Mapping[str, str | int]) -> str:
     if "hex" in recipe:
         return str(recipe.get("prefix", "")) + secrets.token_hex(int(recipe["hex"]))
     if "letters" in recipe:
         return "".join(secrets.choice(_LETTERS) for _ in range(int(recipe["letters"])))
-    if "text" in recipe:
-        return filled(str(recipe["text"]), known)
     detail = f"{key} is made by {', '.join(recipe)}, which this provisioner does not know"
     raise PhaseError("SECRET_RECIPE", "The store's Secret cannot be made", detail)
 

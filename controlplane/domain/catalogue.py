@@ -90,7 +90,7 @@ _MEDUSA: Final = Engine(
 
 _WOOCOMMERCE: Final = Engine(
     name="woocommerce",
-    versions=(Version("10", chart_version="0.1.0"),),
+    versions=(Version("10.3", chart_version="0.1.0"),),
     chart="woocommerce",
     images=("server", "mariadb"),
     plans={

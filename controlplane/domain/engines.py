@@ -44,7 +44,7 @@ def letters(count: int) -> Made:
 
 
 def text(template: str) -> Made:
-    """Return the recipe of a text; `{host}` and the keys above it stand for their values."""
+    """Return the recipe of a text; `{host}` and the keys of random texts stand for their values."""
     return {"text": template}
 
 
@@ -152,7 +152,7 @@ class Engine:
     plans: Mapping[str, Plan]
     """Smallest first; an order that names none gets the first."""
     secret: Mapping[str, Made]
-    """The keys of the store's Secret, in the order in which they are made."""
+    """The keys of the store's Secret."""
     credentials: Mapping[str, str]
     """What the shop's owner may read, by the name it is shown under: a key of the Secret."""
     probes: Probes

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from controlplane.domain.catalogue import CATALOGUE, PLAN_NAMES, engine_named, plan_named, supported
 from controlplane.domain.engines import SETUP, Container, Plan, limit_range, quota
@@ -35,6 +37,12 @@ def test_row_is_complete_in_itself(engine: Engine) -> None:
     for plan in engine.plans.values():
         assert SETUP in plan.parts
         assert set(plan.tuning) <= set(plan.parts)
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name)
+def test_chart_is_of_the_version_the_row_names(engine: Engine) -> None:
+    chart = yaml.safe_load((Path(__file__).parents[2] / "charts" / engine.chart / "Chart.yaml").read_text())
+    assert (chart["appVersion"], chart["version"]) == (engine.newest.version, engine.newest.chart_version)
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name)

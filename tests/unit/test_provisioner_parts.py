@@ -45,6 +45,13 @@ def test_secrets_are_fresh_and_have_the_agreed_keys() -> None:
     assert first["POSTGRES_PASSWORD"] in first["DATABASE_URL"]
 
 
+def test_recipes_have_no_order() -> None:
+    """They come out of the database as `jsonb` has them."""
+    recipes = wishes.spec()["secret"]
+    texts = new_texts(dict(sorted(recipes.items(), key=lambda item: len(item[0]))), "shop.example")
+    assert texts["REDIS_PASSWORD"] in texts["REDIS_URL"]
+
+
 def test_log_may_show_what_is_made_of_the_host_alone() -> None:
     recipes = wishes.spec()["secret"]
     texts = new_texts(recipes, "shop.example")
@@ -55,7 +62,7 @@ def test_log_may_show_what_is_made_of_the_host_alone() -> None:
 @pytest.mark.parametrize("recipe", [{"rot13": "x"}, {"text": "{LATER}"}])
 def test_recipe_that_cannot_be_followed_is_named(recipe: dict[str, str]) -> None:
     with pytest.raises(PhaseError, match=r"rot13|LATER") as caught:
-        new_texts({"KEY": recipe, "LATER": {"hex": 8}}, "shop.example")
+        new_texts({"KEY": recipe, "LATER": {"text": "x"}}, "shop.example")
     assert caught.value.code == "SECRET_RECIPE"
 
 
