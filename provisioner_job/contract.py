@@ -12,7 +12,10 @@ from typing import Any, Final, NamedTuple
 __all__ = [
     "ALL_PHASES",
     "COMMAND",
+    "CREDENTIALS_SECRET",
+    "OBSERVER_ROLE",
     "PHASES_BY_KIND",
+    "STORE_LABEL",
     "TERMINATION_MESSAGE_LIMIT_BYTES",
     "Env",
     "ExitCode",
@@ -37,6 +40,15 @@ ALL_PHASES: Final = tuple(dict.fromkeys(phase for phases in PHASES_BY_KIND.value
 """Every phase that can be reported."""
 TERMINATION_MESSAGE_LIMIT_BYTES: Final = 4096
 """The kubelet cuts a longer termination message, which would break its JSON."""
+
+
+CREDENTIALS_SECRET: Final = "store-credentials"  # noqa: S105 -- its name
+"""In a store's namespace, with the store's label: its data are the credentials that the API tells, under these names.
+The chart's ClusterRole names it as the one Secret the control plane may get."""
+STORE_LABEL: Final = "storeplane.dev/store-id"
+"""On everything of a store."""
+OBSERVER_ROLE: Final = "store-observer"
+"""Name of the binding in a store's namespace by which the control plane looks into it."""
 
 
 class ExitCode(IntEnum):

@@ -8,13 +8,13 @@ import asyncio
 from typing import Any, Final
 
 from provisioner_job import objects
+from provisioner_job.contract import OBSERVER_ROLE
 from provisioner_job.errors import PhaseError, RetryableError
 from provisioner_job.work import Facts, Work
 
 __all__ = ["ensure_own_rights", "ensure_rights"]
 
 _ADMIN: Final = "store-admin"
-_OBSERVER: Final = "store-observer"
 _SEEN_SECONDS: Final = 10.0
 """An API server's authorizer sees a new binding within tens of milliseconds."""
 _POLL_SECONDS: Final = 0.1
@@ -82,7 +82,7 @@ async def _observer(work: Work) -> None:
             level="warning",
         )
         return
-    await _bind(work, _OBSERVER, (wanted["namespace"], wanted["service_account"]))
+    await _bind(work, OBSERVER_ROLE, (wanted["namespace"], wanted["service_account"]))
 
 
 async def _bind(work: Work, role: str, subject: tuple[str, str]) -> None:

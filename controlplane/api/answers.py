@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from controlplane.api.inputs import cursor_of
 from controlplane.api.problem_table import FAILURES, PROBLEMS, type_of
 from controlplane.domain.catalogue import CATALOGUE
+from controlplane.domain.credentials import Credentials
 from controlplane.domain.engines import Engine, PlannedEngine, quota
 from controlplane.domain.operation import Attempt, Operation, OperationKind, Waiting
 from controlplane.domain.store import Store, StoreEvent
@@ -17,6 +18,7 @@ from controlplane.domain.transitions import AttemptState, OperationState, StoreS
 __all__ = [
     "AcceptedBody",
     "AttemptBody",
+    "CredentialsBody",
     "EnginesBody",
     "ErrorBody",
     "EventBody",
@@ -73,6 +75,21 @@ class WaitingBody(BaseModel):
     def from_domain(cls, waiting: Waiting | None) -> Self | None:
         """Return the body of a wait, or None when there is none."""
         return None if waiting is None else cls(reason=waiting.reason, position=waiting.position, since=waiting.since)
+
+
+class CredentialsBody(BaseModel):
+    """What the store's owner logs in with, and where."""
+
+    store_id: UUID
+    credentials: dict[str, str] = Field(
+        description="By the engine's own names, such as `username`, `password` and `publishable_key`."
+    )
+    urls: dict[str, str | None] = Field(description="`storefront`, `admin` and `api`; null where there is none.")
+
+    @classmethod
+    def from_domain(cls, store: Store, credentials: Credentials) -> Self:
+        """Return the body of a store's credentials."""
+        return cls(store_id=store.id, credentials=dict(credentials.texts), urls=store.urls)
 
 
 class ErrorBody(BaseModel):

@@ -13,6 +13,7 @@ from controlplane.db.users import UserRows
 from controlplane.domain.catalogue import supported
 from controlplane.domain.engines import Engine
 from controlplane.domain.store import Caller, Origin
+from controlplane.services.credentials import CredentialSource, StoreCredentials
 from controlplane.services.health import Health
 from controlplane.services.logs import Logs, LogSource
 from controlplane.services.operations import Operations
@@ -24,7 +25,7 @@ from controlplane.services.users import Users
 __all__ = ["CALLER", "DOCUMENT", "REQUEST_ID", "SERVICES", "TIME_LIMIT", "TRACEPARENT", "Jobs", "Services", "origin_of"]
 
 
-class Jobs(JobSource, LogSource, Protocol):
+class Jobs(JobSource, LogSource, CredentialSource, Protocol):
     """What the API asks of the cluster."""
 
 
@@ -34,6 +35,7 @@ class Services:
 
     users: Users
     stores: Stores
+    credentials: StoreCredentials
     operations: Operations
     retries: Retries
     reattach: Reattach
@@ -55,6 +57,7 @@ class Services:
         return cls(
             users=Users(UserRows(quick)),
             stores=Stores(quick, settings),
+            credentials=StoreCredentials(quick, jobs, settings),
             operations=Operations(quick),
             retries=Retries(quick, settings),
             reattach=Reattach(quick, jobs),

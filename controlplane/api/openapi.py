@@ -41,6 +41,7 @@ _HEADERS: Final[dict[str, dict[str, Any]]] = {
     "RateLimit-Reset": {"schema": _NUMBER, "description": "Seconds until all are left again."},
     "Retry-After": {"schema": _NUMBER, "description": "Seconds to wait."},
     "WWW-Authenticate": {"schema": _TEXT},
+    "Cache-Control": {"schema": _TEXT, "description": "`no-store`: to be kept nowhere on the way."},
 }
 _BY_STATUS: Final = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
 _ACCEPTED: Final = 202
@@ -147,6 +148,8 @@ def _responses(route: Route, references: Any) -> dict[str, Any]:
         names.append("Location")
     if "RATE_LIMITED" in route.problems:
         names += ["Idempotency-Replayed", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"]
+    if "CREDENTIALS_UNAVAILABLE" in route.problems:
+        names.append("Cache-Control")
     if isinstance(route.answer, str):
         content: dict[str, Any] = {route.answer: {"schema": {} if route.answer.endswith("json") else _TEXT}}
     else:

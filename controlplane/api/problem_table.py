@@ -192,6 +192,13 @@ PROBLEMS: Final[Mapping[str, Kind]] = MappingProxyType(
             "There is no living Job of this attempt to bind to it, for the reason in `detail`.",
             "Retry the operation; a foreign Job is in the audit log and has to be removed by a person.",
         ),
+        "CREDENTIALS_UNAVAILABLE": Kind(
+            409,
+            "No credentials",
+            "The store is there and has no credentials that could be told, for the reason in `detail`. This is no 404, "
+            "which always says that there is no such store.",
+            "See `detail`; while the store is made, follow the operation named by `operation_id`.",
+        ),
         "STALE_LEASE": Kind(409, "Changed meanwhile", "Somebody else was faster.", "Read it again and decide anew."),
         "JOB_CONFLICT": Kind(
             409,
@@ -214,6 +221,12 @@ PROBLEMS: Final[Mapping[str, Kind]] = MappingProxyType(
             "Database right missing",
             "The database refuses a right to the service.",
             "Whoever runs the platform: run `storeplane migrate` as the owner, the service as storeplane_app.",
+        ),
+        "CREDENTIALS_RIGHT_MISSING": Kind(
+            503,
+            "Right to credentials missing",
+            "The cluster refuses the control plane the Secret with a store's credentials.",
+            "Whoever runs the platform: make the RoleBinding that `detail` names.",
         ),
         "REQUEST_TIMEOUT": Kind(504, "Request timed out", "The answer took too long.", _AGAIN),
         "INTERNAL": Kind(500, "Internal error", "Something went wrong that nobody foresaw.", _OURS),

@@ -58,6 +58,15 @@ _CREATE: Final = (
     "STORE_LIMIT_REACHED",
     "RATE_LIMITED",
 )
+_CREDENTIALS: Final = (
+    *_STORE,
+    "FORBIDDEN",
+    "STORE_DELETED",
+    "CREDENTIALS_UNAVAILABLE",
+    "CREDENTIALS_RIGHT_MISSING",
+    "KUBERNETES",
+    "DEPENDENCY_UNAVAILABLE",
+)
 _CANCEL: Final = (*_BODY, *_OPERATION, "FORBIDDEN", "NOT_CANCELLABLE", "OPERATION_ENDED")
 _RETRY: Final = (*_BODY, *_OPERATION, "FORBIDDEN", "NOT_RETRYABLE", "RETRY_IN_PROGRESS", "OPERATION_IN_PROGRESS")
 _REATTACH: Final = (*_BODY, *_OPERATION, "FORBIDDEN", "NOT_REATTACHABLE", "KUBERNETES")
@@ -102,6 +111,7 @@ ROUTES: Final = (
     _get("/api/stores/{id}", stores.get_store, _a.AcceptedBody, _q.NoQuery, *_STORE),
     _DELETE,
     _get("/api/stores/{id}/events", stores.list_events, _a.EventsBody, _q.EventsQuery, *_STORE),
+    _get("/api/stores/{id}/credentials", stores.get_credentials, _a.CredentialsBody, _q.NoQuery, *_CREDENTIALS),
     _get("/api/operations", _o.list_operations, _a.OperationsBody, _q.OperationsQuery, "INVALID_INPUT"),
     _get("/api/operations/{id}", _o.get_operation, _a.OperationDetailBody, _q.NoQuery, *_OPERATION),
     _get("/api/operations/{id}/logs", _o.get_logs, _TEXT, _q.LogsQuery, *_LOGS),

@@ -5,7 +5,7 @@ from typing import Final
 from aiohttp import web
 from pydantic import BaseModel
 
-from controlplane.api.answers import AcceptedBody, EnginesBody, EventsBody, StoresBody
+from controlplane.api.answers import AcceptedBody, CredentialsBody, EnginesBody, EventsBody, StoresBody
 from controlplane.api.context import SERVICES, origin_of
 from controlplane.api.inputs import idempotency_key, page_in, path_id, read_body, read_query
 from controlplane.api.schemas import CreateStoreBody, EventsQuery, NoQuery, StoresQuery
@@ -17,6 +17,7 @@ __all__ = [
     "accepted",
     "create_store",
     "delete_store",
+    "get_credentials",
     "get_store",
     "json_response",
     "list_engines",
@@ -82,6 +83,16 @@ async def get_store(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     found = await request.app[SERVICES].stores.get_with_operation(path_id(request), origin_of(request))
     return json_response(AcceptedBody.from_domain(*found))
+
+
+async def get_credentials(request: web.Request) -> web.Response:
+    """Tell a store's credentials to its owner or an admin.
+
+    Every time it is written down who was told, before the answer; and who was refused.
+    """
+    read_query(request, NoQuery)
+    found = await request.app[SERVICES].credentials.read(path_id(request), origin_of(request))
+    return json_response(CredentialsBody.from_domain(*found), headers={"Cache-Control": "no-store"})
 
 
 async def delete_store(request: web.Request) -> web.Response:

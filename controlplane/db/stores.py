@@ -187,6 +187,11 @@ class StoreRows:
         """Keep that the caller asked for another user's store or operation; nothing when there is none."""
         await self._statements.fetch_one("audit_foreign_id", asked, caller.user_id, ip)
 
+    async def audit_credentials(self, store_id: UUID, caller: Caller, details: dict[str, Any], ip: str | None) -> bool:
+        """Keep that the caller asked for a store's credentials; False when there is no such store at all."""
+        row = await self._statements.fetch_one("audit_credentials", store_id, caller.user_id, details, ip)
+        return row is not None
+
     async def schema_version(self) -> int:
         """Return the number of the newest migration applied; 0 before the first."""
         rows = await self._statements.fetch("schema_version")

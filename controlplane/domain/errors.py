@@ -14,6 +14,7 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "ControlPlaneError",
+    "CredentialsRightMissingError",
     "DatabaseFaultError",
     "DatabaseRightMissingError",
     "DatabaseUnavailableError",
@@ -288,6 +289,15 @@ class DatabaseRightMissingError(DependencyUnavailableError):
             f"The database refuses a right ({cause}): run `storeplane migrate` as the owner, and the service as "
             "storeplane_app"
         )
+
+
+class CredentialsRightMissingError(DependencyUnavailableError):
+    """The cluster refuses the control plane the one Secret of a store."""
+
+    code = "CREDENTIALS_RIGHT_MISSING"
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(f"The control plane may not read {what}; whoever runs the platform: {remedy}")
 
 
 class DatabaseFaultError(ControlPlaneError):

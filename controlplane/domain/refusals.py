@@ -8,6 +8,7 @@ from uuid import UUID
 from controlplane.domain.errors import ConflictError, ControlPlaneError, InvalidInputError, NotFoundError
 
 __all__ = [
+    "CredentialsUnavailableError",
     "ForbiddenError",
     "IdempotencyMismatchError",
     "LimitExceededError",
@@ -93,6 +94,16 @@ class StoreDeletedError(NotFoundError):
 
     def __init__(self, store_id: object) -> None:
         super().__init__(f"The store {store_id} is deleted")
+
+
+class CredentialsUnavailableError(ConflictError):
+    """The store has no credentials to tell now, with the reason."""
+
+    code = "CREDENTIALS_UNAVAILABLE"
+
+    def __init__(self, reason: str, operation_id: UUID | None = None) -> None:
+        super().__init__(f"No credentials: {reason}")
+        self.operation_id = operation_id
 
 
 class OperationEndedError(ConflictError):

@@ -3,14 +3,17 @@
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
+from uuid import UUID
 
 import orjson
 
 from controlplane.domain.attempt import token_hash as hash_of_token
+from controlplane.domain.credentials import Credentials, NoCredentials
 from controlplane.domain.errors import JobConflictError
 from controlplane.domain.observation import EventView, JobView, PodView
 from controlplane.kube import labels
 from controlplane.kube.client import KubeClient
+from controlplane.kube.credentials import read_credentials
 from controlplane.kube.errors import (
     KubeConflictError,
     KubeInvalidError,
@@ -148,6 +151,10 @@ class JobGateway:
     async def store_evidence(self, namespace: str) -> StoreEvidence:
         """Return what a store's own pods, their logs and warnings tell; never raises a `KubeError`."""
         return await store_evidence(self._client, namespace)
+
+    async def store_credentials(self, namespace: str, store_id: UUID) -> Credentials | NoCredentials:
+        """Return what a store's one readable Secret holds, or why there is nothing; raises `KubeError`."""
+        return await read_credentials(self._client, namespace, store_id)
 
     async def shorten_ttl(self, name: str, uid: str, seconds: int) -> None:
         """Patch the TTL of a finished Job; a Job that is gone, or another by that name, is left alone."""

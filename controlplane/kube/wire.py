@@ -19,8 +19,10 @@ __all__ = [
     "Line",
     "ListOf",
     "Metadata",
+    "Namespace",
     "Pod",
     "PodStatus",
+    "Secret",
     "State",
     "StoreContainer",
     "StorePod",
@@ -271,3 +273,24 @@ class StorePod(_Lean):
         if self.status is None:
             return []
         return [*(self.status.init_container_statuses or ()), *(self.status.container_statuses or ())]
+
+
+class Namespace(_Lean):
+    """A namespace."""
+
+    metadata: Metadata
+    kind: Literal["Namespace"]
+
+
+class SecretMetadata(_Lean):
+    """Of a Secret."""
+
+    labels: dict[str, str] | None = None
+
+
+class Secret(_Lean):
+    """A Secret; its values come as base64 and are decoded."""
+
+    metadata: SecretMetadata
+    kind: Literal["Secret"]
+    data: dict[str, bytes] | None = None

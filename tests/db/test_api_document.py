@@ -87,6 +87,7 @@ async def test_every_problem_has_a_page(api: Api) -> None:
 async def test_running_application_keeps_the_document(api: Api) -> None:
     body = await api.create()
     await api.open_attempt(body)
+    await api.bring(body, "ready")
     api.jobs.is_away = False
     known = {"store": body["store"]["id"], "operation": body["operation"]["id"]}
     await asyncio.to_thread(_ask_everything, api, known)
@@ -131,4 +132,5 @@ def _ask_everything(api: Api, known: dict[str, str]) -> None:
     assert asked["POST /api/stores 202"]
     assert asked["POST /api/stores 422"]
     assert asked["GET /api/stores/{id} 200"]
+    assert asked["GET /api/stores/{id}/credentials 200"]
     assert asked.total() > 150

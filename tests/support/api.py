@@ -13,13 +13,16 @@ from aiohttp import web
 from controlplane.api.application import make_application
 from controlplane.api.context import Services
 from controlplane.api.server import Runner
+from controlplane.domain.credentials import Credentials
 from controlplane.domain.errors import JobConflictError
 from controlplane.kube.errors import KubeUnavailableError
 from tests.support import wishes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from uuid import UUID
 
+    from controlplane.api.context import Jobs
     from controlplane.db.pool import Database
     from controlplane.domain.observation import JobView, PodView
     from controlplane.domain.store import Caller
@@ -41,6 +44,8 @@ class FakeJobs:
         self.text: str | None = None
         self.pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.open_streams = 0
+        self.credentials = {"username": "admin"}
+        """What the Secret of every store holds."""
 
     def _answer(self) -> None:
         if self.is_away:
@@ -63,6 +68,12 @@ class FakeJobs:
         self._answer()
         assert pod_name
         return self.text
+
+    async def store_credentials(self, namespace: str, store_id: UUID) -> Credentials:
+        self._answer()
+        assert namespace
+        assert store_id
+        return Credentials(self.credentials)
 
     @asynccontextmanager
     async def follow_log(self, pod_name: str) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -170,6 +181,10 @@ class Api:
             body["store"]["id"],
         )
 
+    async def bring(self, body: Any, state: str) -> None:
+        """Bring a store into a state by hand, as the operations of its life would."""
+        await self.execute("UPDATE storeplane.stores SET state = $2 WHERE id = $1", body["store"]["id"], state)
+
     async def audited(self) -> list[tuple[str, Any]]:
         """Return action and details of the audit log, oldest first."""
         rows = await self.execute("SELECT action, details FROM storeplane.audit_log ORDER BY id")
@@ -182,14 +197,16 @@ class Api:
 
 
 @asynccontextmanager
-async def serve(database: Database, *, settings: dict[str, str] | None = None, **user: Any) -> AsyncIterator[Api]:
-    """Serve the application on `database` and give it as a new user sees it."""
+async def serve(
+    database: Database, *, settings: dict[str, str] | None = None, jobs: Jobs | None = None, **user: Any
+) -> AsyncIterator[Api]:
+    """Serve the application on `database` and give it as a new user sees it; `jobs` instead of the stand-in."""
     caller, token = await wishes.add_user(database, **user)
     given = {"STOREPLANE_CREATE_RATE_PER_MINUTE": "1000000"} | (settings or {})
     async with aiohttp.ClientSession() as session:
         api = Api(session, "", token, caller, database)
         services = Services.on(
-            database, api.jobs, wishes.settings(**given), wake=lambda: api.wakes.append(None), look=lambda: None
+            database, jobs or api.jobs, wishes.settings(**given), wake=lambda: api.wakes.append(None), look=lambda: None
         )
         runner = Runner(make_application(services), access_log=None)
         await runner.setup()
