@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from tests.support.cluster import cluster, devcluster, namespace
+from tests.support.installation import installed, store
 
-__all__ = ["cluster", "devcluster", "namespace"]
+__all__ = ["cluster", "devcluster", "installed", "namespace", "store"]
 
 
 @pytest.fixture(scope="session")
