@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+from uuid import UUID
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provisioner_job import objects
 from provisioner_job.contract import (
     ALL_PHASES,
     COMMAND,
+    CREDENTIALS_SECRET,
+    OBSERVER_ROLE,
     PHASES_BY_KIND,
+    STORE_LABEL,
     TERMINATION_MESSAGE_LIMIT_BYTES,
     ExitCode,
     JobResult,
@@ -24,6 +30,14 @@ pytestmark = pytest.mark.unit
 def test_numbers_and_words_are_fixed() -> None:
     assert [code.value for code in ExitCode] == [0, 10, 20, 30, 31]
     assert COMMAND == ("storeplane-provision", "single")
+
+
+def test_what_the_provisioner_makes_is_what_the_control_plane_looks_for() -> None:
+    made = objects.secret("ns", UUID(int=7), objects.CREDENTIALS_NAME, {"username": "admin"})
+    metadata = made["metadata"]
+    assert (metadata["name"], metadata["labels"][STORE_LABEL]) == (CREDENTIALS_SECRET, str(UUID(int=7)))
+    binding = objects.role_binding("ns", UUID(int=7), role=OBSERVER_ROLE, subject=("storeplane", "storeplane"))
+    assert binding["roleRef"]["name"] == f"storeplane-{OBSERVER_ROLE}"
 
 
 @pytest.mark.parametrize("kind", PHASES_BY_KIND)
