@@ -26,3 +26,10 @@ add_filter('pre_http_request', static function (mixed $answer, array $arguments,
     }
     return $answer;
 }, 10, 3);
+
+// Every browser has emoji of its own; WordPress would let each visitor fetch pictures of them from elsewhere.
+remove_action('wp_head', 'print_emoji_detection_script', 7);
+remove_action('wp_enqueue_scripts', 'wp_enqueue_emoji_styles');
+remove_action('admin_print_scripts', 'print_emoji_detection_script');
+remove_action('admin_enqueue_scripts', 'wp_enqueue_emoji_styles');
+add_filter('emoji_svg_url', '__return_false');

@@ -11,6 +11,7 @@ require __DIR__ . '/journal.php';
 require __DIR__ . '/database.php';
 require __DIR__ . '/revision.php';
 
+elapsed();
 pcntl_async_signals(true);
 foreach ([SIGTERM, SIGINT] as $signal) {
     pcntl_signal($signal, static fn () => exit(ExitCode::Signalled->value));

@@ -12,6 +12,7 @@ const ANSWER_SECONDS = 240;
 const REFUSED_SECONDS = 10;
 /** A password that was just changed may take a moment; a wrong one stays wrong. */
 const CONNECT_SECONDS = 0.25;
+const TELL_SECONDS = 5;
 const LOCK_SECONDS = 60;
 const RELEASE_SECONDS = 360;
 /** The server ends a connection that rests for so long, and with it the lock of a setup whose node is gone. */
@@ -60,7 +61,7 @@ function address(): array
 /** Connects as soon as the database lets it; ends the command when it does not. */
 function connect_when_it_answers(): \mysqli
 {
-    $told = '';
+    [$told, $tell_from] = ['', 0.0];
     $refused_since = null;
     while (true) {
         try {
@@ -72,8 +73,9 @@ function connect_when_it_answers(): \mysqli
             $cause = $error->getMessage();
             $refused_since = in_array($error->getCode(), ACCESS_DENIED, true) ? ($refused_since ?? elapsed()) : null;
         }
-        if ($cause !== $told) {
-            $told = $cause;
+        // While it starts, the cause changes with every try.
+        if ($cause !== $told && elapsed() >= $tell_from) {
+            [$told, $tell_from] = [$cause, elapsed() + TELL_SECONDS];
             say("waiting for the database: $cause");
         }
         if ($refused_since !== null && elapsed() - $refused_since > REFUSED_SECONDS) {
