@@ -1,4 +1,4 @@
-"""The product's own chart, rendered by the pinned Helm and checked against Kubernetes' own schemas."""
+"""The product's own chart, rendered by the pinned Helm; what holds for every chart: test_charts.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-import kubernetes_validate
 import pytest
 import yaml
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.contract
 
 CHART = checkout() / "charts" / "storeplane"
-KUBERNETES = "1.34"
 IMAGES = {
     "controlplane": "storeplane.local/controlplane:0123456789abcdef",
     "provisioner": "registry.example:5000/provisioner@sha256:" + "0" * 64,
@@ -103,36 +101,13 @@ def environment(objects: Mapping[str, dict[str, Any]]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("preset", "values"), PRESETS)
-def test_every_preset_renders_objects_that_kubernetes_knows(
+def test_database_and_ingress_are_there_where_the_preset_has_them(
     tmp_path: Path, preset: str, values: dict[str, Any]
 ) -> None:
     objects = render(tmp_path, values, preset)
-    for document in objects.values():
-        kubernetes_validate.validate(document, KUBERNETES, strict=True)
     kinds = {document["kind"] for document in objects.values()}
     assert {"Deployment", "Service", "PodDisruptionBudget", "Job", "Namespace", "ResourceQuota", "LimitRange"} <= kinds
     assert ("StatefulSet" in kinds, "Ingress" in kinds) == (values is GIVEN, values is EXTERNAL)
-
-
-@pytest.mark.parametrize(("preset", "values"), PRESETS)
-def test_every_pod_satisfies_pod_security_restricted(tmp_path: Path, preset: str, values: dict[str, Any]) -> None:
-    objects = render(tmp_path, values, preset)
-    tokens = [spec["automountServiceAccountToken"] for spec in pod_specs(objects)]
-    assert tokens.count(True) == 1
-    for spec in pod_specs(objects):
-        assert spec["automountServiceAccountToken"] == (spec.get("serviceAccountName") == "storeplane")
-        assert spec["enableServiceLinks"] is False
-        assert spec["securityContext"]["runAsNonRoot"] is True
-        assert spec["securityContext"]["runAsUser"] > 0
-        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert all("hostPath" not in volume for volume in spec["volumes"])
-    for container in containers(objects):
-        assert set(container["resources"]) == {"requests", "limits"}
-        assert container["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
 
 
 @pytest.mark.parametrize(("preset", "values"), PRESETS)
@@ -175,7 +150,6 @@ def test_each_role_is_bound_to_one_service_account_and_the_stores_roles_to_nobod
 
 def test_secrets_are_only_named_never_made(tmp_path: Path) -> None:
     objects = render(tmp_path, EXTERNAL, "values-prod.yaml")
-    assert all(document["kind"] != "Secret" for document in objects.values())
     named = {
         variable["valueFrom"]["secretKeyRef"]["name"]
         for container in containers(objects)

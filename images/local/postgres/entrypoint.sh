@@ -9,14 +9,6 @@ if [ "${1:-postgres}" != postgres ]; then
   exec "$@"
 fi
 
-# One server on the data at a time: where a pod was removed by force, its server may still run beside the next one's, and
-# the server's own lock file tells nothing across containers. Held to the server's end, by the server itself.
-exec 9>> "$PGDATA.lock"
-if ! flock --timeout 60 9; then
-  echo "another server still has $PGDATA after 60 s: this pod's forerunner was removed by force and runs on" >&2
-  exit 1
-fi
-
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
   if [ -z "${POSTGRES_PASSWORD:-}" ]; then
     echo "POSTGRES_PASSWORD is not set: a server without a password would be open to its whole network" >&2
