@@ -31,6 +31,7 @@ _COMPONENTS = (
     "kube-scheduler",
     "kubelet-1",
     "node-1",
+    "policies-1",
     "router",
     "volumes",
 )

@@ -81,8 +81,8 @@ def _mount_point(line: str) -> str:
 
 
 def _rules() -> list[str]:
-    """Return the host's firewall rules, without counters and comments."""
-    lines = (_run("iptables-save") + _run("ip6tables-save")).splitlines()
+    """Return the host's firewall rules and sets, without counters and comments."""
+    lines = (_run("iptables-save") + _run("ip6tables-save") + _run("ipset", "save")).splitlines()
     return [re.sub(r"\[\d+:\d+\]", "", line) for line in lines if not line.startswith("#")]
 
 

@@ -26,6 +26,7 @@ import (
 
 	"storeplane.dev/devcluster/devkube/internal/dns"
 	"storeplane.dev/devcluster/devkube/internal/forward"
+	"storeplane.dev/devcluster/devkube/internal/policies"
 	"storeplane.dev/devcluster/devkube/internal/router"
 	"storeplane.dev/devcluster/devkube/internal/volumes"
 )
@@ -43,6 +44,7 @@ var programs = map[string]func() int{
 	"volumes":                 volumes.Main,
 	"router":                  router.Main,
 	"forward":                 forward.Main,
+	"policies":                policies.Main,
 }
 
 func main() {

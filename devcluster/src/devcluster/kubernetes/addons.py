@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from devcluster.kubernetes import policies
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -17,6 +19,7 @@ _RIGHTS: dict[str, list[dict[str, list[str]]]] = {
         {"apiGroups": [""], "resources": ["services", "pods", "namespaces"], "verbs": ["list", "watch"]},
         {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
     ],
+    policies.USER: policies.RIGHTS,
     "devcluster:router": [
         {"apiGroups": [""], "resources": ["services"], "verbs": _READ},
         {"apiGroups": ["networking.k8s.io"], "resources": ["ingresses"], "verbs": _READ},

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from devcluster.images.archive import references
 from devcluster.kubernetes import network as net
+from devcluster.kubernetes import policies
 from devcluster.kubernetes.node import MOUNT_POINTS
 from devcluster.kubernetes.settings import Settings, Wish
 from devcluster.kubernetes.startup import Startup
@@ -174,6 +175,7 @@ class Cluster:
             "name": self.name,
             "kubernetes": KUBERNETES_VERSION,
             "ready": all(pids.values()) and database in {"running", "none"} and startup.api.is_ready(),
+            "network_policies": policies.state(pids, nodes=settings.nodes),
             "postgres": database,
             "kubeconfig": str(self.paths.kubeconfig),
             "server": startup.plane.server,

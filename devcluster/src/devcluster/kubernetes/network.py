@@ -29,6 +29,7 @@ __all__ = [
     "connect_fabric",
     "connect_node",
     "disconnect",
+    "hide_pods",
     "on_host",
     "route_to_others",
 ]
@@ -164,6 +165,22 @@ def connect_node(network: Network, number: int, *, node: int, fabric: int) -> No
     )
     for setting in ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables"):
         _set(setting, "1", pid=node)
+    _set("net/ipv4/icmp_ratelimit", "0", pid=node)  # every refusal by a policy is told, not one a second
+
+
+def hide_pods(network: Network, number: int, *, node: int) -> None:
+    """Have a node's pods use the node's address towards the host, which has no route to theirs.
+
+    Among themselves, on whatever node, they keep their own: by it a network policy knows them. Once in the life of
+    the node's network namespace.
+    """
+    rules = f"""
+        *nat
+        -A POSTROUTING -s {network.pod_cidr(number)} ! -d {network.cluster_cidr} -j MASQUERADE
+        COMMIT
+        """
+    lines = "".join(f"{line.strip()}\n" for line in rules.strip().splitlines())
+    _run(["nsenter", f"--net=/proc/{node}/ns/net", "--", "iptables-restore", "--noflush"], lines)
 
 
 def route_to_others(network: Network, number: int, *, node: int, nodes: int) -> None:

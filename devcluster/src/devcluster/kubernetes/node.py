@@ -11,6 +11,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from devcluster.kubernetes import policies
 from devcluster.machine.cgroups import Cgroup
 from devcluster.machine.errors import DevclusterError
 from devcluster.machine.paths import cache_dir, write_if_changed
@@ -114,10 +115,16 @@ class Node:
         """Return a command for containerd's own client, in the namespace that Kubernetes uses."""
         return ["ctr", "--namespace", "k8s.io", *words]
 
-    def containerd(self, holder: int) -> ProcessSpec:
-        """Return containerd; its configuration is written beside it."""
-        cni = self.home / "cni.d"
-        write_if_changed(cni / "10-devcluster.conflist", json.dumps(self._cni_config(), indent=1))
+    def containerd(self, holder: int, *, fenced: bool) -> ProcessSpec:
+        """Return containerd; its configuration is written beside it.
+
+        Parameters
+        ----------
+        fenced
+            Whether a pod's start waits until the node's policies agent has seen it.
+        """
+        cni, plugins = self.home / "cni.d", policies.plugin_folder(self)
+        write_if_changed(cni / "10-devcluster.conflist", json.dumps(self._cni_config(fenced=fenced), indent=1))
         config = self.home / "containerd.toml"
         content = write_if_changed(
             config,
@@ -132,7 +139,7 @@ root = "{self.containerd_root}"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
+    bin_dir = "{plugins}"
     conf_dir = "{cni}"
 """,
         )
@@ -175,7 +182,7 @@ root = "{self.containerd_root}"
     def _component(self, name: str, argv: list[str], holder: int, configuration: str) -> ProcessSpec:
         return ProcessSpec(f"{name}-{self.number}", argv, configuration=configuration, netns_of=holder, mntns_of=holder)
 
-    def _cni_config(self) -> dict[str, Any]:
+    def _cni_config(self, *, fenced: bool) -> dict[str, Any]:
         return {
             "cniVersion": "0.4.0",
             "name": "devcluster",
@@ -184,7 +191,8 @@ root = "{self.containerd_root}"
                     "type": "bridge",
                     "bridge": "cni0",
                     "isGateway": True,
-                    "ipMasq": True,
+                    # By the node's own rule: this one would hide a pod's address from the other nodes' policies.
+                    "ipMasq": False,
                     "hairpinMode": True,
                     "ipam": {
                         "type": "host-local",
@@ -193,6 +201,7 @@ root = "{self.containerd_root}"
                     },
                 },
                 {"type": "portmap", "capabilities": {"portMappings": True}},
+                *([policies.plugin_config()] if fenced else []),
             ],
         }
 

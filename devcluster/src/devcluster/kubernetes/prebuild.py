@@ -31,4 +31,4 @@ def build_everything() -> dict[str, BuiltImage]:
 
 def _build_programs() -> None:
     tools = Tools()
-    _ = tools.devkube, tools.pause
+    _ = tools.devkube, tools.pause, tools.policies_plugin

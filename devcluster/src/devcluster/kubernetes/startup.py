@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devcluster.images.archive import write_archive
-from devcluster.kubernetes import fake_nodes
+from devcluster.kubernetes import fake_nodes, policies
 from devcluster.kubernetes import network as net
 from devcluster.kubernetes.addons import addons, rights
 from devcluster.kubernetes.api import ApiServer
@@ -23,10 +23,11 @@ from devcluster.kubernetes.control_plane import ROUTER_PORT, ControlPlane
 from devcluster.kubernetes.node import Node
 from devcluster.machine import processes
 from devcluster.machine.errors import DevclusterError
+from devcluster.machine.firewall import shortcoming
 from devcluster.machine.paths import cache_dir, write_if_changed
 from devcluster.machine.ports import is_free
 from devcluster.machine.processes import ProcessSpec
-from devcluster.machine.progress import step
+from devcluster.machine.progress import note, step
 from devcluster.postgres import server as postgres
 
 if TYPE_CHECKING:
@@ -65,6 +66,14 @@ class Startup:
         """The API server, as the administrator."""
         return ApiServer(self.plane.server, self.plane.authority.pair.certificate, self.plane.administrator_pair())
 
+    @cached_property
+    def fenced(self) -> bool:
+        """Whether this machine can enforce network policies; where not, that is said."""
+        missing = shortcoming()
+        if missing:
+            note(f"cluster {self.paths.name}: network policies are NOT ENFORCED: {missing}")
+        return not missing
+
     def holder(self, name: str) -> int:
         """Return the pid that holds a node's (or the fabric's) namespaces.
 
@@ -89,9 +98,10 @@ class Startup:
             self._start_api_server()
         with step(f"cluster {self.paths.name}: controllers and nodes"):
             self._start_controllers()
-            self._start_nodes()
+            # Before the nodes: no pod starts before the policies agent has the right to look at it.
             for manifest in addons(self.network):
                 self.api.apply(manifest)
+            self._start_nodes()
             self.share_postgres()
             self._await_ready()
         if self.settings.fake_nodes:
@@ -176,6 +186,8 @@ exec {self.tools.devkube} kubectl "$@"
             plug = partial(net.connect_node, self.network, node.number, node=holder, fabric=fabric)
             self._once(f"{node.name}-cable", f"{node_is} {fabric_is}", plug)
             net.route_to_others(self.network, node.number, node=holder, nodes=len(self.nodes))
+            hide = partial(net.hide_pods, self.network, node.number, node=holder)
+            self._once(f"{node.name}-masquerade", node_is, hide)
             self._once(f"{node.name}-mounts", node_is, partial(node.prepare_mounts, holder))
 
     def _once(self, what: str, state: str, act: Callable[[], None]) -> bool:
@@ -214,7 +226,7 @@ exec {self.tools.devkube} kubectl "$@"
             processes.stop("kube-apiserver", run=self.paths.run)
         self._ensure(self.plane.api_server(first))
         for node in self.nodes:
-            self._ensure(node.containerd(self.holder(node.name)), node.cgroup)
+            self._ensure(node.containerd(self.holder(node.name), fenced=self.fenced), node.cgroup)
         self._await(self.api.is_ready, "the API server", "kube-apiserver", "etcd")
 
     def _start_controllers(self) -> None:
@@ -231,6 +243,9 @@ exec {self.tools.devkube} kubectl "$@"
             holder = self.holder(node.name)
             if not processes.is_running(f"kubelet-{node.number}", run=self.paths.run):
                 self._prepare_containerd(node, holder)
+            if self.fenced:
+                watcher = self.plane.kubeconfig(f"policies-{node.number}", user=policies.USER)
+                self._ensure(policies.agent(node, holder, kubeconfig=watcher), node.cgroup)
             serving = self.plane.authority.issue(
                 f"kubelet-{node.number}-serving",
                 common_name=f"system:node:{node.name}",
@@ -270,6 +285,9 @@ exec {self.tools.devkube} kubectl "$@"
     def _await_ready(self) -> None:
         for node in self.nodes:
             self._await(partial(self._is_ready, node), node.name, f"kubelet-{node.number}")
+            if self.fenced:
+                agrees = partial(_answers_http, node.address, policies.HEALTH_PORT, "/ready")
+                self._await(agrees, f"{node.name}'s network policies", f"policies-{node.number}")
         # Made by a controller a moment after the namespace; until then every pod is refused.
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         self._await(

@@ -22,11 +22,16 @@ class Tools:
 
     @cached_property
     def devkube(self) -> Path:
-        """Every Kubernetes program, DNS, the volume provisioner, the router and the forwarder."""
+        """Every Kubernetes program, DNS, the volume provisioner, the router, the policies agent and the forwarder."""
         major, minor, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
         stamp = "-X k8s.io/component-base/version."
         flags = f"{stamp}gitVersion={KUBERNETES_VERSION} {stamp}gitMajor={major} {stamp}gitMinor={minor}"
         return go_binary(checkout() / "devcluster/devkube", "./cmd/devkube", ldflags=flags)
+
+    @cached_property
+    def policies_plugin(self) -> Path:
+        """Makes a pod's start wait for its network policies."""
+        return go_binary(checkout() / "devcluster/devkube", "./cmd/devcluster-policies")
 
     @cached_property
     def pause(self) -> Path:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from devcluster.machine.firewall import shortcoming
 from devcluster.machine.packages import PACKAGES, find_program, install_command, missing_packages
 from devcluster.machine.paths import cache_dir, state_root
 
@@ -81,6 +82,7 @@ def findings() -> list[Finding]:
         _memory(),
         _disk(),
         *_inotify(),
+        _policies(),
     ]
 
 
@@ -181,3 +183,11 @@ def _inotify() -> list[Finding]:
         detail = f"{value}, {floor} are needed"
         found.append(Finding(f"inotify {setting}", value >= floor, detail, remedy, needed=False))
     return found
+
+
+def _policies() -> Finding:
+    """Look whether network policies can be enforced; a cluster runs without, but its fences are not there then."""
+    missing = shortcoming()
+    detail = f"NOT ENFORCED: {missing}" if missing else "can be enforced"
+    remedy = "use a kernel with ipset, br_netfilter and xt_bpf, as distributions build it"
+    return Finding("network policies", not missing, detail, remedy, needed=False)
