@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ _CALL_SECONDS = 10
 _ORDER_SECONDS = 900
 """The product's own deadline for making a store."""
 _POLL_SECONDS = 0.25
+_BUSY_SECONDS = 30
+_AGAIN_SECONDS = 1
 _ENDED = frozenset({"succeeded", "failed", "cancelled"})
 
 
@@ -108,15 +111,24 @@ def products(platform: Platform, order: Order) -> list[dict[str, Any]]:
 def call(
     platform: Platform, method: str, path: str, body: Mapping[str, Any] | None = None, *, text: bool = False
 ) -> Any:
-    """Ask the API as the administrator and return its JSON, or its text.
+    """Ask the API as the platform's user and return its JSON, or its text.
+
+    Asks again while the API says that something of its own is busy; an order is one order all the same.
 
     Raises
     ------
     DevclusterError
-        If it refuses (with the problem it answers) or does not answer.
+        If it refuses (with the problem it answers) or does not answer, or is busy for half a minute.
     """
     headers = {"Authorization": f"Bearer {platform.token}"}
-    status, answer = _request(method, platform.url + path, headers, body)
+    if method == "POST" and path == "/api/stores":
+        headers["Idempotency-Key"] = secrets.token_hex(16)
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        status, answer = _request(method, platform.url + path, headers, body)
+        if status != http.HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+            break
+        time.sleep(_AGAIN_SECONDS)
     if status >= http.HTTPStatus.BAD_REQUEST:
         raise DevclusterError(f"{method} {path}: {status} {answer[:1000].decode(errors='replace')}")
     return answer.decode() if text else json.loads(answer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import concurrent.futures
 import os
 import secrets
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from demo import release
-from demo.order import Order, place
+from demo.order import Order, credentials, place
 from demo.platform import Platform, install, kubectl_of, up
+from demo.shops import SHOPS
 from devcluster.images.builder import build_all
 from devcluster.sources.choice import DevclusterSource, choose_source, refuse_foreign_for_tests
 
@@ -33,11 +34,17 @@ class Installer:
     kubectl: Kubectl
 
     def install(
-        self, *, settings: Mapping[str, str] | None = None, images: Mapping[str, str] | None = None
+        self,
+        *,
+        settings: Mapping[str, str] | None = None,
+        images: Mapping[str, str] | None = None,
+        engines: Mapping[str, Mapping[str, str]] | None = None,
+        values: Mapping[str, Any] | None = None,
     ) -> Platform:
-        """Install with further settings or other images, named as in images.toml, and wait until it serves."""
+        """Install with further settings, other images (named as in images.toml), engines' images or values."""
         built = {name: image.reference for name, image in build_all().items()}
-        return install(_NAME, built | dict(images or {}), _values(settings or {}))
+        overrides = _values(settings or {}) | {"image": {"engines": dict(engines or {})}} | dict(values or {})
+        return install(_NAME, built | dict(images or {}), overrides)
 
 
 def _values(settings: Mapping[str, str]) -> dict[str, Any]:
@@ -73,18 +80,35 @@ def installer(platform: Platform) -> Iterator[Installer]:
 
 
 @pytest.fixture(scope="session")
-def order(platform: Platform) -> Iterator[Order]:
-    """Order one shop for everything that only looks at a shop or buys in it; its namespace goes afterwards."""
-    told: list[str] = []
-    placed = place(platform, f"Test {secrets.token_hex(3)}", told.append)
-    assert placed.operation["state"] == "succeeded", f"{placed.operation['error']}\n" + "\n".join(told)
-    yield placed
-    kubectl_of(platform.name).do("delete", "namespace", placed.store["namespace"], "--wait=false")
+def orders(platform: Platform) -> Iterator[dict[str, Order]]:
+    """Order one shop of each engine at once, for everything that only looks at shops or buys in them."""
+
+    def one(engine: str) -> Order:
+        told: list[str] = []
+        placed = place(platform, f"Test {secrets.token_hex(3)}", told.append, engine=engine)
+        assert placed.operation["state"] == "succeeded", f"{placed.operation['error']}\n" + "\n".join(told)
+        return placed
+
+    with concurrent.futures.ThreadPoolExecutor(len(SHOPS)) as pool:
+        made = dict(zip(SHOPS, pool.map(one, SHOPS), strict=True))
+    yield made
+    for each in made.values():
+        kubectl_of(platform.name).do("delete", "namespace", each.store["namespace"], "--wait=false")
 
 
 @pytest.fixture(scope="session")
-def shop_secrets(platform: Platform, order: Order) -> dict[str, str]:
-    """Give what the shop's Secret holds: its publishable key and its administrator's log-in among it."""
-    found = kubectl_of(platform.name).get("secret", "store-secrets", order.store["namespace"])
-    assert found is not None
-    return {key: base64.b64decode(value).decode() for key, value in found["data"].items()}
+def order(orders: dict[str, Order]) -> Order:
+    """Give the Medusa shop."""
+    return orders["medusa"]
+
+
+@pytest.fixture(scope="session")
+def known(platform: Platform, order: Order) -> dict[str, str]:
+    """Give what the Medusa shop's owner may know: how to sign in, and its publishable key."""
+    return credentials(platform, order)
+
+
+@pytest.fixture(params=list(SHOPS))
+def shop(request: pytest.FixtureRequest, orders: dict[str, Order]) -> Order:
+    """Give the shop of each engine in turn."""
+    return orders[request.param]

@@ -28,14 +28,14 @@ BUYER = "ada@example.com"
 SERVER_PATHS = ["/health", "/app/", "/store/products", "/admin/orders", "/auth/user/emailpass"]
 
 
-def _buy(folder: Path, order: Order, shop_secrets: Mapping[str, str]) -> Any:
+def _buy(folder: Path, order: Order, known: Mapping[str, str]) -> Any:
     shutil.copy(CLIENT / "buy.mjs", folder)
     (folder / "node_modules").symlink_to(installed(CLIENT))
     wish = {
         "url": order.store["urls"]["api"],
-        "publishableKey": shop_secrets["PUBLISHABLE_KEY"],
+        "publishableKey": known["publishable_key"],
         "email": BUYER,
-        "admin": {"email": shop_secrets["ADMIN_EMAIL"], "password": shop_secrets["ADMIN_PASSWORD"]},
+        "admin": {"email": known["username"], "password": known["password"]},
     }
     ended = subprocess.run(
         ["node", "buy.mjs"],
@@ -63,9 +63,9 @@ def _get(platform: Platform, order: Order, path: str) -> tuple[http.client.HTTPR
 
 
 def test_a_client_buys_and_the_administrator_finds_the_order(
-    tmp_path: Path, order: Order, shop_secrets: Mapping[str, str]
+    tmp_path: Path, order: Order, known: Mapping[str, str]
 ) -> None:
-    bought = _buy(tmp_path, order, shop_secrets)
+    bought = _buy(tmp_path, order, known)
 
     assert len(bought["products"]) == 4
     assert all(
@@ -85,7 +85,7 @@ def test_a_client_buys_and_the_administrator_finds_the_order(
 
 
 def test_storefront_is_given_its_own_shops_key_and_name(
-    platform: Platform, order: Order, shop_secrets: Mapping[str, str]
+    platform: Platform, order: Order, known: Mapping[str, str]
 ) -> None:
     page, markup = _get(platform, order, "/")
     config, told = _get(platform, order, "/config.json")
@@ -93,7 +93,7 @@ def test_storefront_is_given_its_own_shops_key_and_name(
     assert (page.status, config.status) == (200, 200)
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     assert "script-src 'self'" in page.headers["Content-Security-Policy"]
-    assert json.loads(told) == {"publishableKey": shop_secrets["PUBLISHABLE_KEY"], "title": order.store["name"]}
+    assert json.loads(told) == {"publishableKey": known["publishable_key"], "title": order.store["name"]}
     parts = re.findall(r'(?:src|href)="([\w./]+\.\w+)"', markup.decode())
     assert {"shop.js", "shop.css"} <= set(parts)
     assert {part: _get(platform, order, f"/{part}")[0].status for part in parts} == dict.fromkeys(parts, 200)

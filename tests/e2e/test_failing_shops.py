@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 _ENDED = frozenset({"succeeded", "failed", "cancelled"})
-_IN_FLIGHT = 18
+_IN_FLIGHT = 4
 """As values-local has it."""
 
 

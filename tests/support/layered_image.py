@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["layered"]
+__all__ = ["layered", "layered_on"]
 
 _KEPT_ARCHIVES = 2
 
@@ -26,12 +26,17 @@ _KEPT_ARCHIVES = 2
 def layered(name: str, below: str, files: Mapping[str, bytes]) -> tuple[str, Path]:
     """Return reference and archive of the image `name`: the project's image `below` with these files on top."""
     parent = build_all([below])[below]
+    return layered_on(name, parent.reference, parent.archive, files)
+
+
+def layered_on(name: str, below: str, below_archive: Path, files: Mapping[str, bytes]) -> tuple[str, Path]:
+    """Return reference and archive of the image `name`: any image with these files on top."""
     layer = _layer(files)
-    key = hashlib.sha256(parent.reference.encode() + layer).hexdigest()[:16]
+    key = hashlib.sha256(below.encode() + layer).hexdigest()[:16]
     reference, archive = f"storeplane.local/{name}:{key}", cache_dir("images") / f"{name}-{key}.tar"
     if not archive.exists():
         unfinished = archive.with_name(f".{archive.name}.new")
-        _write(unfinished, parent.archive, layer, reference)
+        _write(unfinished, below_archive, layer, reference)
         unfinished.rename(archive)
         older = sorted(cache_dir("images").glob(f"{name}-*.tar"), key=lambda path: path.stat().st_mtime, reverse=True)
         for each in older[_KEPT_ARCHIVES:]:

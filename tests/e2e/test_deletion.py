@@ -1,0 +1,92 @@
+"""Deleting a shop leaves nothing, whatever it is at: serving customers, or half-made."""
+
+from __future__ import annotations
+
+import http.client
+import secrets
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from demo.order import call, place
+from demo.platform import kubectl_of
+from demo.release import JOBS_NAMESPACE
+from demo.shops import SHOPS
+from tests.support.polling import poll
+from tests.support.shop_client import visit
+
+if TYPE_CHECKING:
+    from demo.platform import Platform
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+_EVERYWHERE = ("persistentvolumes", "clusterrolebindings", "ingresses", "jobs", "cronjobs", "pods", "secrets")
+
+
+def _delete(platform: Platform, store: dict[str, Any]) -> None:
+    """Delete a store and wait until the API says it is gone."""
+    path = f"/api/stores/{store['id']}"
+    call(platform, "DELETE", path)
+    poll(lambda: call(platform, "GET", path)["store"]["state"] == "deleted", what="the store is deleted", seconds=180)
+
+
+def _left(platform: Platform, store: dict[str, Any]) -> list[str]:
+    """Return what still bears the store's namespace, anywhere in the cluster but among the Jobs' own records."""
+    kubectl, namespace = kubectl_of(platform.name), store["namespace"]
+    found = kubectl.do("get", "namespace", namespace, "--ignore-not-found", "--output=name").split()
+    for kind in _EVERYWHERE:
+        columns = "--output=custom-columns=:kind,:metadata.namespace,:metadata.name,:spec.claimRef.namespace"
+        lines = kubectl.do("get", kind, "--all-namespaces", "--no-headers", columns).splitlines()
+        found += [line for line in lines if namespace in line.split() and JOBS_NAMESPACE not in line.split()]
+    return found
+
+
+@pytest.mark.parametrize("engine", list(SHOPS))
+def test_nothing_is_left_of_a_shop_that_was_selling(platform: Platform, engine: str) -> None:
+    order = place(platform, f"Gone {secrets.token_hex(3)}", lambda _line: None, engine=engine)
+    assert order.operation["state"] == "succeeded", order.operation["error"]
+    assert _left(platform, order.store)
+    ended, answered = threading.Event(), [0]
+
+    def shop() -> None:
+        while not ended.is_set():
+            try:
+                page = visit(platform.shops_port, order.store["urls"]["storefront"], "/")
+                answered[0] += page.status == http.HTTPStatus.OK
+            except (OSError, http.client.HTTPException):
+                continue
+
+    visitors = [threading.Thread(target=shop) for _ in range(4)]
+    for each in visitors:
+        each.start()
+    try:
+        poll(lambda: answered[0] > 20, what="visitors are served")
+        _delete(platform, order.store)
+    finally:
+        ended.set()
+        for each in visitors:
+            each.join()
+    poll(lambda: not _left(platform, order.store), what=f"{order.store['namespace']} left nothing")
+    gone = visit(platform.shops_port, order.store["urls"]["storefront"], "/")
+    assert gone.status == http.HTTPStatus.NOT_FOUND
+
+
+@pytest.mark.parametrize(("engine", "phase"), [("medusa", "release"), ("woocommerce", "setup")])
+def test_nothing_is_left_of_a_shop_that_was_being_made(platform: Platform, engine: str, phase: str) -> None:
+    accepted = call(platform, "POST", "/api/stores", {"name": f"Half {secrets.token_hex(3)}", "engine": engine})
+    store, path = accepted["store"], f"/api/operations/{accepted['operation']['id']}"
+
+    def is_half_made() -> bool:
+        attempts = call(platform, "GET", path)["attempts"]
+        return any(each["phase"] == phase for attempt in attempts for each in attempt["phases"])
+
+    poll(is_half_made, what=f"the phase {phase} has begun", seconds=120)
+    _delete(platform, store)
+    assert call(platform, "GET", path)["state"] == "cancelled"
+    poll(lambda: not _left(platform, store), what=f"{store['namespace']} left nothing")
+    kinds = [
+        each["event_type"] for each in call(platform, "GET", f"/api/stores/{store['id']}/events?limit=200")["items"]
+    ]
+    assert kinds[-1] == "deleted"
+    assert "provisioning_completed" not in kinds
