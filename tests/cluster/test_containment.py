@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,6 +16,7 @@ from devcluster.machine.paths import ClusterPaths
 from devcluster.sources.choice import DevclusterSource, choose_source
 from tests.support.busybox import busybox_archive
 from tests.support.cluster import Namespace, open_cluster, pod, run_devcluster, service
+from tests.support.fences import OPEN, PORTS, REFUSED, fetch, policy, serving_pod, verdict
 from tests.support.machine import Machine
 from tests.support.polling import poll
 
@@ -107,3 +108,53 @@ def test_pods_on_two_nodes_reach_each_other_by_address_and_by_name(before: Machi
             fetch = ["exec", f"web-{here}", "--", "wget", "-q", "-O", "-", f"http://{target}:8000/"]
             assert namespace.do(*fetch) == f"node {there}\n"
     _nothing_is_left(before)
+
+
+def test_policies_hold_between_two_nodes(before: Machine) -> None:
+    run_devcluster("up", "--name", _NAME, "--nodes", "2")
+    run_devcluster("load", str(busybox_archive()), "--name", _NAME)
+    kube = open_cluster(_NAME)
+    if (state := kube.status()["network_policies"]) != "enforced":
+        pytest.skip(f"network policies: {state}")
+    namespace = Namespace(kube, "default").settled()
+    for name, number in {"asked": 1, "guest": 2, "stranger": 2}.items():
+        placed = serving_pod(name)
+        placed["spec"]["nodeSelector"] = {"kubernetes.io/hostname": f"node-{number}"}
+        namespace.apply(placed)
+    addresses = {}
+    for name in ("asked", "guest", "stranger"):
+        namespace.wait("condition=Ready", f"pod/{name}")
+        addresses[name] = namespace.json("get", "pod", name)["status"]["podIP"]
+
+    def expect(expected: dict[tuple[str, str], str]) -> None:
+        def same() -> bool:
+            for (source, target), wanted in expected.items():
+                script = f"{fetch(addresses[target], PORTS[0])} || true"
+                said = verdict(namespace.do("exec", source, "--", "/bin/sh", "-c", script), wanted=target)
+                assert said == wanted, f"{source} asks {target}: {said}"
+            return True
+
+        poll(same, what="packets fare as the policies say")
+
+    expect({("guest", "asked"): OPEN, ("stranger", "asked"): OPEN, ("asked", "guest"): OPEN})
+    # The asked pod's node judges who comes, by the address that a pod of the other node keeps on its way.
+    _apply_policy(namespace, policy(_app("asked"), ingress=[{"from": [{"podSelector": _app("guest")}]}]))
+    expect({("guest", "asked"): OPEN, ("stranger", "asked"): REFUSED, ("asked", "stranger"): OPEN})
+    # The asking pod's node judges where it goes.
+    _apply_policy(namespace, policy(_app("guest"), policyTypes=["Egress"]))
+    expect({("guest", "asked"): REFUSED, ("asked", "guest"): OPEN})
+    _nothing_is_left(before)
+
+
+def _app(name: str) -> dict[str, dict[str, str]]:
+    return {"matchLabels": {"app": name}}
+
+
+def _apply_policy(namespace: Namespace, spec: dict[str, Any]) -> None:
+    manifest = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "only"},
+        "spec": spec,
+    }
+    namespace.apply(manifest)

@@ -54,7 +54,7 @@ def policy(selector: Mapping[str, Any] | None = None, **spec: Any) -> dict[str, 
 def serving_pod(name: str, **labels: str) -> dict[str, Any]:
     """Return a pod that answers its own name on every port."""
     servers = "; ".join(f"httpd -p {port} -h /www" for port in PORTS)
-    script = f"mkdir /www; echo {name} > /www/index.html; {servers}; exec sleep 86400"
+    script = f"mkdir -p /tmp /www; echo {name} > /www/index.html; {servers}; exec sleep 86400"
     named = [{"name": "shop", "containerPort": _CONTAINER_PORTS[name]}] if name in _CONTAINER_PORTS else []
     serving = pod(name, script, container={"ports": named})
     serving["metadata"]["labels"] = {"app": _APPS.get(name, name), "pod": name, **labels}
@@ -148,7 +148,7 @@ class Stage:
         targets = [each.script(self.addresses) for each in asks.values()]
         started = " ".join(f"( {script} ) > /tmp/{number} &" for number, script in enumerate(targets))
         shown = " ".join(f"cat /tmp/{number}; echo =;" for number in range(len(targets)))
-        script = f"mkdir -p /tmp; {started} wait; {shown}"
+        script = f"{started} wait; {shown}"
         output = self.namespace(source).do("exec", source, "--", "/bin/sh", "-c", script)
         return {
             line: asks[line].judge(said, self.addresses) for line, said in zip(asks, output.split("=\n"), strict=False)
