@@ -29,6 +29,8 @@ _WEB = {"matchLabels": {"app": "web"}}
 _PORT = PORTS[0]
 _AT_ONCE = 6
 _STEP_SECONDS = 20
+_HELD_SECONDS = 3
+"""A packet that is not held takes a thousandth of it."""
 
 
 @pytest.fixture(scope="module")
@@ -190,11 +192,26 @@ def test_rules_outlive_the_agent_and_up_heals_it(pods: Stage, devcluster: Kube) 
     pods.here.do("delete", "pod", "late", "--wait=false")
 
 
+def test_address_that_the_agent_does_not_know_is_held_until_it_does(pods: Stage, devcluster: Kube) -> None:
+    processes = devcluster.status()["processes"]
+    ask = f"busybox timeout {_HELD_SECONDS} wget -q -O - http://{pods.addresses['web']}:{_PORT}/ 2>&1 || true"
+    os.kill(processes["policies-1"], signal.SIGSTOP)
+    try:
+        _run_in(processes["node-1"], "ipset", "del", "DC-POL-KNOWN", pods.addresses["friend"])
+        # Neither an answer nor a refusal: the packets wait.
+        assert verdict(_shell(pods, "friend", ask), wanted="web") not in {OPEN, REFUSED}
+        assert pods.ask("stranger>web:8000") == {"stranger>web:8000": OPEN}
+    finally:
+        os.kill(processes["policies-1"], signal.SIGCONT)
+
+    pods.expect({"friend>web:8000": OPEN})
+
+
 @pytest.mark.parametrize("damage", ["-F DC-POL-FORWARD", "-I FORWARD -j ACCEPT", "-D FORWARD -j DC-POL-FORWARD"])
 def test_rules_that_somebody_changed_by_hand_return(pods: Stage, devcluster: Kube, damage: str) -> None:
     pods.apply(policy(_WEB))
     pods.expect({"friend>web:8000": REFUSED})
-    iptables = functools.partial(_iptables, devcluster.status()["processes"]["node-1"])
+    iptables = functools.partial(_run_in, devcluster.status()["processes"]["node-1"], "iptables")
 
     iptables(*damage.split())
     pods.expect({"friend>web:8000": REFUSED})
@@ -213,8 +230,9 @@ def _unanswered(pods: Stage, name: str) -> int:
     return sum(int(line.split()[2]) for line in lines if ":9000 " in line)
 
 
-def _iptables(pid: int, *words: str) -> None:
-    command = ["nsenter", f"--net=/proc/{pid}/ns/net", "--", "iptables", *words]
+def _run_in(pid: int, *words: str) -> None:
+    """Run a command in the network of a node, given by the process that holds it."""
+    command = ["nsenter", f"--net=/proc/{pid}/ns/net", "--", *words]
     subprocess.run(command, check=True, timeout=_STEP_SECONDS, capture_output=True)
 
 

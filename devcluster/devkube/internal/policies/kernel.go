@@ -183,8 +183,9 @@ func (k *kernel) verify(ctx context.Context) error {
 	same := maps.EqualFunc(sets, k.sets, func(a, b set) bool { return maps.Equal(a.members, b.members) })
 	if !same || rules != k.rules || !leads(rules) {
 		k.sets = nil
+		return nil // which has everything read, and the rest looked after as well
 	}
-	return nil
+	return k.refuseIPv6(ctx)
 }
 
 // remember notes how the kernel shows what is written, for verify to compare with.
@@ -241,7 +242,9 @@ func (k *kernel) refuseIPv6(ctx context.Context) error {
 			text.WriteString(strings.Replace(rule, "-A "+hook, "-I "+hook+" 1", 1) + "\n")
 		}
 	}
-	_, err = run(ctx, text.String()+"COMMIT\n", "ip6tables-restore", "--noflush", "--wait", "5")
+	if text.Len() > len("*filter\n") {
+		_, err = run(ctx, text.String()+"COMMIT\n", "ip6tables-restore", "--noflush", "--wait", "5")
+	}
 	return err
 }
 
