@@ -9,7 +9,7 @@ namespace Store;
 
 const ANSWER_SECONDS = 240;
 /** A new database is there in seconds; one that is moved to another node in a minute or two. */
-const REFUSED_SECONDS = 10;
+const REFUSED_SECONDS = 5;
 /** A password that was just changed may take a moment; a wrong one stays wrong. */
 const CONNECT_SECONDS = 0.25;
 const TELL_SECONDS = 5;

@@ -22,7 +22,8 @@ require '/srv/wp/wp-load.php';
 require_once ABSPATH . 'wp-admin/includes/upgrade.php';
 
 $code_version = (int) $wp_db_version;
-if (is_blog_installed() && get_option(INSTALLED)) {
+// Not is_blog_installed(): it gives up where only some of the tables were made before an installation was killed.
+if (database()->get_var("SHOW TABLES LIKE 'wp_options'") !== null && get_option(INSTALLED)) {
     $version = (int) get_option('db_version');
     if ($version > $code_version) {
         // WordPress' own upgrade would write the lower number and change nothing back.
