@@ -7,7 +7,6 @@ then the preset, then what the order decides. An engine of the catalogue needs n
 from __future__ import annotations
 
 import functools
-import json
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -130,7 +129,7 @@ def helm(
         files = installation.files(folder)
         if values is not None:
             last = folder / "last.json"
-            last.write_text(json.dumps(values))
+            last.write_text(written(values), encoding="utf-8")
             files.append(last)
         release = [installation.chart] if command == "template" else []
         arguments = [f"--values={file}" for file in files]
