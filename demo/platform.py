@@ -13,6 +13,7 @@ from typing import Any
 from demo import release
 from demo.kubectl import Kubectl
 from devcluster.kubernetes.cluster import Cluster
+from devcluster.kubernetes.control_plane import API_PORT
 from devcluster.kubernetes.prebuild import build_everything
 from devcluster.machine.errors import DevclusterError
 from devcluster.machine.locks import exclusive
@@ -121,6 +122,8 @@ def install(name: str, images: Mapping[str, str], overrides: Mapping[str, Any] |
     cluster = Cluster(name)
     # The product's own port on the node, whatever the API's port led to before.
     cluster.lead_api_to("")
+    # A policy judges by where a packet arrives: names and the API server are processes of the first node.
+    first_node = f"{cluster.network.node_address(1)}/32"
     values: dict[str, Any] = {
         "image": {
             "controlplane": images["controlplane"],
@@ -130,7 +133,11 @@ def install(name: str, images: Mapping[str, str], overrides: Mapping[str, Any] |
                 engine: {part: images[image] for part, image in parts.items()} for engine, parts in _ENGINES.items()
             },
         },
-        "stores": {"urlPort": cluster.settings.shops_port},
+        "stores": {"urlPort": cluster.settings.shops_port, "network": {"dnsCidr": first_node}},
+        "networkPolicy": {
+            "dns": [{"ipBlock": {"cidr": first_node}}],
+            "apiServer": {"cidrs": [first_node], "ports": [API_PORT]},
+        },
     }
     with exclusive(cluster.paths.home / "install.lock", "installing Storeplane"):
         release.install(kubectl_of(name), _merged(values, overrides or {}))

@@ -111,6 +111,7 @@ _WOOCOMMERCE: Final = Engine(
                 "mariadb": Container("2", "1Gi", "250m", "512Mi", storage="5Gi"),
             },
             volumes={"uploads": "5Gi"},
+            tuning={"server": {"workers": 16}, "mariadb": {"bufferPool": "256M"}},
         ),
         "large": Plan(
             parts={
@@ -120,6 +121,8 @@ _WOOCOMMERCE: Final = Engine(
                 "mariadb": Container("4", "4Gi", "1", "2Gi", storage="20Gi"),
             },
             volumes={"uploads": "20Gi"},
+            # Eight of the database's forty connections are left for setup, timetable and people.
+            tuning={"server": {"workers": 32}, "mariadb": {"bufferPool": "1G"}},
         ),
     },
     # Letters and digits only: they go through PHP, SQL and a shell.

@@ -47,7 +47,7 @@ def test_reading_is_written_down_and_the_words_are_nowhere(platform: Platform, s
     kubectl = kubectl_of(platform.name)
     words = ("exec", "storeplane-postgres-0", f"--namespace={NAMESPACE}", "--")
     query = "SELECT json_agg(a) FROM storeplane.audit_log AS a WHERE action = 'credentials_read'"
-    psql = ("psql", "--username=storeplane", "--dbname=storeplane", "--tuples-only", f"--command={query}")
+    psql = ("psql", "--username=storeplane", "--dbname=storeplane", "--tuples-only", "--no-align", f"--command={query}")
     rows = json.loads(kubectl.do(*words, *psql))
     assert shop.store["id"] in {row["store_id"] for row in rows}
     dump = kubectl.do(*words, "pg_dump", "--username=storeplane", "--data-only", "storeplane", seconds=120)

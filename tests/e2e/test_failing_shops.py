@@ -125,7 +125,7 @@ def test_shop_is_made_whatever_is_killed_on_the_way(installer: Installer, order:
 
 
 def test_image_that_cannot_be_had_is_told_soon_with_its_name(installer: Installer, order: Callable[[], Shop]) -> None:
-    installer.install(settings={"MEDUSA_IMAGE": "storeplane.local/no-such-image:1"})
+    installer.install(engines={"medusa": {"server": "storeplane.local/no-such-image:1"}})
     shop = order()
     poll(lambda: any(each["problem"] for each in shop.operation()["attempts"]), what="an attempt ends", seconds=300)
     operation = shop.operation()
