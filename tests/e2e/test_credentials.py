@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 
@@ -13,6 +15,7 @@ from demo.order import call, credentials
 from demo.platform import kubectl_of
 from demo.release import NAMESPACE
 from devcluster.machine.errors import DevclusterError
+from tests.support.polling import poll
 
 if TYPE_CHECKING:
     from demo.order import Order
@@ -57,3 +60,62 @@ def test_reading_is_written_down_and_the_words_are_nowhere(platform: Platform, s
         "logs", "--namespace", NAMESPACE, "--selector=app.kubernetes.io/component=controlplane", "--tail=-1"
     )
     assert password not in logs
+
+
+def test_they_open_the_shop(platform: Platform, shop: Order) -> None:
+    told = credentials(platform, shop)
+    address = urlsplit(shop.store["urls"]["admin"])
+    headers = {"Host": address.netloc, "Content-Type": "application/json"}
+    path, sent = "/auth/user/emailpass", json.dumps({"email": told["username"], "password": told["password"]})
+    if "wp-admin" in address.path:
+        headers["Content-Type"] = "application/x-www-form-urlencoded"
+        headers["Cookie"] = "wordpress_test_cookie=WP%20Cookie%20check"
+        path, sent = "/wp-login.php", urlencode({"log": told["username"], "pwd": told["password"]})
+    connection = http.client.HTTPConnection("127.0.0.1", platform.shops_port, timeout=30)
+    try:
+        connection.request("POST", path, sent, headers)
+        answer = connection.getresponse()
+        body = answer.read().decode()
+    finally:
+        connection.close()
+    assert "wordpress_logged_in_" in str(answer.headers) or "token" in json.loads(body)
+
+
+def test_missing_binding_is_mended_by_the_command_told(platform: Platform, order: Order) -> None:
+    kubectl, before = kubectl_of(platform.name), credentials(platform, order)
+    kubectl.do("delete", "rolebinding", "store-observer", f"--namespace={order.store['namespace']}")
+
+    def refusal() -> str:
+        try:
+            credentials(platform, order)
+        except DevclusterError as error:
+            return str(error)
+        return ""
+
+    told = poll(refusal, what="the right is missed")
+    assert "CREDENTIALS_RIGHT_MISSING" in told
+    program, *words = told.split("`")[1].split()
+    assert program == "kubectl"
+    kubectl.do(*words)
+    poll(lambda: not refusal(), what="the credentials are told again")
+    assert credentials(platform, order) == before
+
+
+def test_owner_reads_them_from_when_the_store_is_ready_until_it_is_deleted(platform: Platform) -> None:
+    owner = _as_new_user(platform, "member")
+    body = {"name": f"Owned {secrets.token_hex(3)}", "engine": "woocommerce"}
+    path = f"/api/stores/{call(owner, 'POST', '/api/stores', body)['store']['id']}"
+
+    def state() -> str:
+        return str(call(owner, "GET", path)["store"]["state"])
+
+    with pytest.raises(DevclusterError, match="CREDENTIALS_UNAVAILABLE"):
+        call(owner, "GET", f"{path}/credentials")
+    poll(lambda: state() != "provisioning", what="the store is made", seconds=600)
+    told = call(owner, "GET", f"{path}/credentials")
+    assert told["credentials"]["password"]
+    assert call(platform, "GET", f"{path}/credentials") == told
+    call(owner, "DELETE", path)
+    poll(lambda: state() == "deleted", what="the store is deleted", seconds=300)
+    with pytest.raises(DevclusterError, match="STORE_DELETED"):
+        call(owner, "GET", f"{path}/credentials")
