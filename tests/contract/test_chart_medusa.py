@@ -138,7 +138,7 @@ def test_databases_are_reached_as_soon_as_they_listen(tmp_path: Path) -> None:
 def test_production_differs_from_a_local_store_only_where_it_must(tmp_path: Path) -> None:
     local, production = (without_revision(render(tmp_path, preset=f"values-{name}.yaml")) for name in ("local", "prod"))
 
-    assert set(differences(local, production)) == {"ingressClassName", "requests"}
+    assert set(differences(local, production)) == {"requests"}
 
 
 def without_revision(objects: dict[str, dict[str, Any]]) -> Any:
