@@ -78,7 +78,7 @@ def _resting(kubectl: Kubectl, namespace: str) -> Resting:
     shares = {
         name: _amount(quota["status"]["used"][name]) / _amount(hard)
         for name, hard in quota["status"]["hard"].items()
-        if _amount(hard)
+        if _amount(hard) and name.startswith("limits.")
     }
     fullest = max(shares, key=lambda name: shares[name])
     return Resting(

@@ -17,6 +17,7 @@ from provisioner_job.cluster import Cluster
 from provisioner_job.errors import PhaseError, ProvisionerError, RetryableError
 from provisioner_job.guarded import guarded
 from provisioner_job.journal import Journal
+from provisioner_job.objects import container_statuses
 
 __all__ = ["Hindrance", "Past", "hindrances", "unhindered"]
 
@@ -173,8 +174,7 @@ def _claims(pod: _Object) -> list[str]:
 
 def _containers(pods: list[_Object]) -> Iterator[tuple[_Container, _Object]]:
     for pod in pods:
-        status = pod.get("status") or {}
-        for each in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
+        for each in container_statuses(pod):
             yield (pod["metadata"]["name"], each["name"]), each
 
 

@@ -11,6 +11,7 @@ __all__ = [
     "QUOTA_NAME",
     "SECRET_NAME",
     "STORE_LABEL",
+    "container_statuses",
     "labels",
     "limit_range",
     "namespace",
@@ -29,6 +30,12 @@ CREDENTIALS_NAME: Final = "store-credentials"
 """What the shop's owner may read, by way of the control plane: the one Secret that the observer's role names."""
 _ROLE_PREFIX: Final = "storeplane-"
 """The ClusterRoles of a store are the platform's, `storeplane-store-admin` and `storeplane-store-observer`."""
+
+
+def container_statuses(pod: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what a pod that was read says of its containers, those that run first as well."""
+    status = pod.get("status") or {}
+    return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
 
 
 def labels(store_id: UUID) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from provisioner_job.cluster import Cluster
 from provisioner_job.errors import PhaseError, RetryableError
 from provisioner_job.journal import Journal
+from provisioner_job.objects import container_statuses
 
 __all__ = ["failed_container", "remove_failed_setups", "wait_for_setup"]
 
@@ -111,7 +112,7 @@ def _progress(pods: list[dict[str, Any]]) -> str:
     if not pods:
         return "waiting for the setup pod"
     pod = max(pods, key=lambda item: str(item["metadata"].get("creationTimestamp")))
-    for status in _statuses(pod):
+    for status in container_statuses(pod):
         state = status.get("state") or {}
         if "running" in state:
             return f"running {status['name']}"
@@ -121,16 +122,11 @@ def _progress(pods: list[dict[str, Any]]) -> str:
     return f"setup pod is {(pod.get('status') or {}).get('phase', 'unknown').lower()}"
 
 
-def _statuses(pod: dict[str, Any]) -> list[dict[str, Any]]:
-    status = pod.get("status") or {}
-    return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
-
-
 def failed_container(pods: list[dict[str, Any]]) -> tuple[str, str, str] | None:
     """Return pod, container and reason of the newest container that ended with an error, or None."""
     newest_first = sorted(pods, key=lambda item: str(item["metadata"].get("creationTimestamp")), reverse=True)
     for pod in newest_first:
-        for status in _statuses(pod):
+        for status in container_statuses(pod):
             ended = (status.get("state") or {}).get("terminated") or {}
             if ended.get("exitCode"):
                 reason = ended.get("reason") or "Error"
