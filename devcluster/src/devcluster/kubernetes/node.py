@@ -115,6 +115,19 @@ class Node:
         """Return a command for containerd's own client, in the namespace that Kubernetes uses."""
         return ["ctr", "--namespace", "k8s.io", *words]
 
+    def policies(self, holder: int, *, kubeconfig: Path) -> ProcessSpec:
+        """Return the agent that enforces network policies on this node."""
+        flags = {
+            "kubeconfig": kubeconfig,
+            "node": self.name,
+            "bridge": policies.BRIDGE,
+            "pod-network": self.network.cluster_cidr,
+            "socket": policies.SOCKET,
+            "health": f"{self.address}:{policies.HEALTH_PORT}",
+        }
+        argv = [str(self.tools.devkube), "policies", *(f"--{flag}={value}" for flag, value in flags.items())]
+        return ProcessSpec(f"policies-{self.number}", argv, netns_of=holder, mntns_of=holder)
+
     def containerd(self, holder: int, *, fenced: bool) -> ProcessSpec:
         """Return containerd; its configuration is written beside it.
 
@@ -123,7 +136,8 @@ class Node:
         fenced
             Whether a pod's start waits until the node's policies agent has seen it.
         """
-        cni, plugins = self.home / "cni.d", policies.plugin_folder(self)
+        cni, plugins = self.home / "cni.d", self.home / "cni-bin"
+        policies.fill_plugin_folder(plugins, self.tools.policies_plugin)
         write_if_changed(cni / "10-devcluster.conflist", json.dumps(self._cni_config(fenced=fenced), indent=1))
         config = self.home / "containerd.toml"
         content = write_if_changed(
@@ -189,7 +203,7 @@ root = "{self.containerd_root}"
             "plugins": [
                 {
                     "type": "bridge",
-                    "bridge": "cni0",
+                    "bridge": policies.BRIDGE,
                     "isGateway": True,
                     # By the node's own rule: this one would hide a pod's address from the other nodes' policies.
                     "ipMasq": False,

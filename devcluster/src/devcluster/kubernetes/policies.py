@@ -9,15 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from devcluster.machine.firewall import shortcoming
-from devcluster.machine.processes import ProcessSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from devcluster.kubernetes.node import Node
-
-__all__ = ["HEALTH_PORT", "RIGHTS", "SOCKET", "USER", "agent", "plugin_config", "plugin_folder", "state"]
+__all__ = ["BRIDGE", "HEALTH_PORT", "RIGHTS", "SOCKET", "USER", "fill_plugin_folder", "plugin_config", "state"]
 
 USER = "devcluster:policies"
 """The user of the agents' kubeconfig."""
@@ -30,8 +27,9 @@ HEALTH_PORT = 10258
 """On the node's address, beside kubelet's and kube-proxy's."""
 SOCKET = "/run/devcluster-policies.sock"
 """Where the network plugin finds the agent, in the node's own /run."""
+BRIDGE = "cni0"
+"""The bridge a node's pods are plugged into."""
 
-_BRIDGE = "cni0"
 _PLUGINS_OF_DEBIAN = ("bridge", "host-local", "loopback", "portmap")
 
 
@@ -50,37 +48,16 @@ def state(pids: Mapping[str, int | None], *, nodes: int) -> str:
     return f"the rules of before stay, new pods do not start: {', '.join(dead)} NOT RUNNING" if dead else "enforced"
 
 
-def agent(node: Node, holder: int, *, kubeconfig: Path) -> ProcessSpec:
-    """Return the node's agent.
-
-    Parameters
-    ----------
-    holder
-        The pid that holds the node's namespaces.
-    """
-    flags = {
-        "kubeconfig": kubeconfig,
-        "node": node.name,
-        "bridge": _BRIDGE,
-        "pod-network": node.network.cluster_cidr,
-        "socket": SOCKET,
-        "health": f"{node.address}:{HEALTH_PORT}",
-    }
-    argv = [str(node.tools.devkube), "policies", *(f"--{flag}={value}" for flag, value in flags.items())]
-    return ProcessSpec(f"policies-{node.number}", argv, netns_of=holder, mntns_of=holder)
-
-
 def plugin_config() -> dict[str, Any]:
     """Return the last entry of the node's network configuration: a pod's start waits for its rules."""
     return {"type": "devcluster-policies", "socket": SOCKET}
 
 
-def plugin_folder(node: Node) -> Path:
-    """Return a folder with every network plugin of a node, Debian's and ours; containerd knows one folder only."""
-    folder = node.home / "cni-bin"
+def fill_plugin_folder(folder: Path, own: Path) -> None:
+    """Put every network plugin of a node into a folder, Debian's and our own; containerd knows one folder only."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {name: f"/usr/lib/cni/{name}" for name in _PLUGINS_OF_DEBIAN}
-    wanted["devcluster-policies"] = str(node.tools.policies_plugin)
+    wanted["devcluster-policies"] = str(own)
     for name, program in wanted.items():
         link = folder / name
         if link.is_symlink() and str(link.readlink()) == program:
@@ -90,4 +67,3 @@ def plugin_folder(node: Node) -> Path:
         unfinished.unlink(missing_ok=True)
         unfinished.symlink_to(program)
         unfinished.rename(link)
-    return folder

@@ -245,7 +245,7 @@ exec {self.tools.devkube} kubectl "$@"
                 self._prepare_containerd(node, holder)
             if self.fenced:
                 watcher = self.plane.kubeconfig(f"policies-{node.number}", user=policies.USER)
-                self._ensure(policies.agent(node, holder, kubeconfig=watcher), node.cgroup)
+                self._ensure(node.policies(holder, kubeconfig=watcher), node.cgroup)
             serving = self.plane.authority.issue(
                 f"kubelet-{node.number}-serving",
                 common_name=f"system:node:{node.name}",
