@@ -28,7 +28,7 @@ _CLOSED = "echo 'ipset v7: Kernel error received: set type not supported' >&2; e
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
     """Give a node of a cluster that is not there."""
-    tools = SimpleNamespace(devkube=tmp_path / "devkube-1", policies_plugin=tmp_path / "plugin-1")
+    tools = SimpleNamespace(devkube=tmp_path / "devkube-1")
     return Node(2, ClusterPaths("some"), Network(7), cast("Tools", tools))
 
 
@@ -63,20 +63,20 @@ def test_state_tells_of_agents_that_run_are_dead_or_were_never_started(stub: Stu
 
 
 def test_agent_runs_in_its_nodes_network_and_knows_every_nodes_pods(node: Node) -> None:
-    spec = policies.agent(node, 4711, kubeconfig=Path("/agent.kubeconfig"))
+    spec = node.policies(4711, kubeconfig=Path("/agent.kubeconfig"))
     assert spec.name == "policies-2"
     assert (spec.netns_of, spec.mntns_of) == (4711, 4711)
     assert {"--node=node-2", "--pod-network=10.107.0.0/16", "--health=10.99.7.3:10258"} <= set(spec.argv)
 
 
-def test_plugins_of_debian_and_ours_are_in_one_folder_and_follow_a_new_build(node: Node, tmp_path: Path) -> None:
-    folder = policies.plugin_folder(node)
+def test_plugins_of_debian_and_ours_are_in_one_folder_and_follow_a_new_build(tmp_path: Path) -> None:
+    folder = tmp_path / "cni-bin"
+    policies.fill_plugin_folder(folder, tmp_path / "plugin-1")
     assert (folder / "bridge").readlink() == Path("/usr/lib/cni/bridge")
     assert (folder / "devcluster-policies").readlink() == tmp_path / "plugin-1"
 
-    node.tools.__dict__["policies_plugin"] = tmp_path / "plugin-2"
+    policies.fill_plugin_folder(folder, tmp_path / "plugin-2")
 
-    assert policies.plugin_folder(node) == folder
     assert (folder / "devcluster-policies").readlink() == tmp_path / "plugin-2"
     assert sorted(file.name for file in folder.iterdir()) == [
         "bridge",
