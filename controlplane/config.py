@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from controlplane.domain.catalogue import CATALOGUE, supported
 from controlplane.domain.engines import Engine
 from controlplane.domain.errors import ConfigurationError
+from controlplane.domain.hosts import is_host
 
 __all__ = ["DatabaseSettings", "Settings", "load_database_settings", "load_settings"]
 
@@ -58,7 +59,15 @@ def _complete(images: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
     return kept
 
 
+def _host(text: str) -> str:
+    if not is_host(text):
+        message = f"{text!r} is no full DNS name in lower case, such as api.example.com"
+        raise ValueError(message)
+    return text
+
+
 _Cidr = Annotated[str, AfterValidator(_cidr)]
+_Host = Annotated[str, AfterValidator(_host)]
 
 
 class DatabaseSettings(BaseSettings):
@@ -117,7 +126,9 @@ class Settings(DatabaseSettings):
     """Of the stores' Ingresses; None for the cluster's default."""
     store_cluster_issuer: str | None = Field(default=None, max_length=253)
     """cert-manager's ClusterIssuer that gives a store a certificate of its own; None where none can be had."""
-    store_reserved_hosts: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_listed)] = None
+    store_custom_hosts: bool = True
+    """Whether an order may name a host. Nobody has to prove that it is theirs: who orders first has it."""
+    store_reserved_hosts: Annotated[tuple[_Host, ...] | None, NoDecode, BeforeValidator(_listed)] = None
     """Parted by commas: hosts that no store may have, nor anything below them: the API's own first of all."""
     store_ingress_namespace: str = "ingress-nginx"
     """Its pods may reach what serves in a store; empty for an ingress that is no pod."""

@@ -15,6 +15,7 @@ __all__ = [
     "CREDENTIALS_SECRET",
     "OBSERVER_ROLE",
     "PHASES_BY_KIND",
+    "SPEC_VERSION",
     "STORE_LABEL",
     "TERMINATION_MESSAGE_LIMIT_BYTES",
     "Env",
@@ -42,6 +43,8 @@ TERMINATION_MESSAGE_LIMIT_BYTES: Final = 4096
 """The kubelet cuts a longer termination message, which would break its JSON."""
 
 
+SPEC_VERSION: Final = 2
+"""Of what an order freezes; a provisioner makes no store from another one. Raised when a key changes its meaning."""
 CREDENTIALS_SECRET: Final = "store-credentials"  # noqa: S105 -- its name
 """In a store's namespace, with the store's label: its data are the credentials that the API tells, under these names.
 The chart's ClusterRole names it as the one Secret the control plane may get."""

@@ -34,6 +34,8 @@ _ABSENT: Final = re.compile(
     r"not found|manifest unknown|pull access denied|unauthorized|forbidden|InvalidImageName", re.IGNORECASE
 )
 """A registry's or a runtime's answer, as opposed to none: asking again changes nothing."""
+_MADE_BY_TIMETABLE: Final = re.compile(r"cron-\d+")
+"""The name of a Job of the CronJob `cron`, which every chart calls so: its minute."""
 _PULLING: Final = frozenset({"ErrImagePull", _BACK_OFF, "ErrImageNeverPull", "InvalidImageName"})
 _CREATING: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
@@ -137,6 +139,8 @@ class Past:
 def hindrances(pods: list[_Object], events: list[_Object], past: Past) -> list[Hindrance]:
     """Return what holds up the store now, from its pods and the events of its namespace. Pure."""
     owned = {owner["uid"] for pod in pods for owner in pod["metadata"].get("ownerReferences") or ()}
+    # What a timetable starts is no part of what is waited for; the next run does it again.
+    pods = [pod for pod in pods if not _is_of_timetable(pod)]
     staying = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
     found = [each for pod in staying for each in _of_pod(pod)]
     found += [each for key, status in _containers(staying) for each in _of_container(key, status, past)]
@@ -147,10 +151,15 @@ def hindrances(pods: list[_Object], events: list[_Object], past: Past) -> list[H
         if event["metadata"]["resourceVersion"] not in past.events
         and event.get("reason") == "FailedCreate"
         and event["involvedObject"].get("uid") not in owned
+        and not _MADE_BY_TIMETABLE.fullmatch(event["involvedObject"].get("name") or "")
         for each in _of_refusal(event)
     ]
     # A pod that is refused is refused many times.
     return list({each.key: each for each in found}.values())
+
+
+def _is_of_timetable(pod: _Object) -> bool:
+    return bool((pod["metadata"].get("labels") or {}).get("app.kubernetes.io/component") == "cron")
 
 
 def _of_pod(pod: _Object) -> Iterator[Hindrance]:

@@ -19,6 +19,8 @@ _SERVING: Final = ("server", "storefront")
 """Components, as the charts name them, that answer others than the store's own pods."""
 _CALLING: Final = (*_SERVING, "cron")
 """Components that speak to payment providers, mail servers and the like."""
+_ACME_SOLVER: Final = "acme.cert-manager.io/http01-solver"
+"""Label of the pods by which cert-manager proves a host: they come into the namespace of the Ingress, for a moment."""
 _NAMESPACE_NAME: Final = "kubernetes.io/metadata.name"
 _WEB_AND_MAIL: Final = (443, 587)
 _NOT_THE_INTERNET: Final = {
@@ -82,11 +84,13 @@ def network_policies(
     everything: dict[str, Any] = {}
     serving, calling = _of_components(_SERVING), _of_components(_CALLING)
     own: _Rules = [{"podSelector": {}}]
+    solving = {"matchLabels": {_ACME_SOLVER: "true"}}
     specs = {
         "store-default-deny": _spec(everything, ingress=[], egress=[]),
         "store-inside": _spec(everything, ingress=[{"from": own}], egress=[{"to": own}]),
         "store-names": _spec(everything, egress=[{"to": dns, "ports": _ports(("UDP", 53), ("TCP", 53))}]),
         "store-serving": _spec(serving, ingress=[{"from": callers}] if callers else []),
+        "store-certificates": _spec(solving, ingress=[{"from": callers}] if callers else []),
         "store-internet": _spec(calling, egress=_internet(denied)),
     }
     return [

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
+from provisioner_job.contract import STORE_LABEL
+
 __all__ = [
-    "CREDENTIALS_NAME",
     "LIMITS_NAME",
     "OWNED_BY",
     "QUOTA_NAME",
     "SECRET_NAME",
-    "STORE_LABEL",
     "container_statuses",
     "labels",
     "limit_range",
@@ -21,13 +21,10 @@ __all__ = [
 ]
 
 OWNED_BY: Final = {"app.kubernetes.io/managed-by": "storeplane"}
-STORE_LABEL: Final = "storeplane.dev/store-id"
 QUOTA_NAME: Final = "store-quota"
 LIMITS_NAME: Final = "store-limits"
 SECRET_NAME: Final = "store-secrets"  # noqa: S105 -- the Secret's name
 """What the chart reads; nobody outside of the namespace can."""
-CREDENTIALS_NAME: Final = "store-credentials"
-"""What the shop's owner may read, by way of the control plane: the one Secret that the observer's role names."""
 _ROLE_PREFIX: Final = "storeplane-"
 """The ClusterRoles of a store are the platform's, `storeplane-store-admin` and `storeplane-store-observer`."""
 

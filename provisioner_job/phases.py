@@ -10,6 +10,7 @@ import time
 from typing import Final
 
 from provisioner_job import objects
+from provisioner_job.contract import CREDENTIALS_SECRET, SPEC_VERSION, STORE_LABEL
 from provisioner_job.errors import PhaseError
 from provisioner_job.exposure import wait_until_exposed
 from provisioner_job.hindrances import unhindered
@@ -31,7 +32,7 @@ async def _namespace(work: Work) -> Facts:
     found = await work.cluster.get("Namespace", name)
     if found is not None:
         labels = found["metadata"].get("labels") or {}
-        if labels.get(objects.STORE_LABEL) != str(store_id):
+        if labels.get(STORE_LABEL) != str(store_id):
             raise PhaseError("NAMESPACE_FOREIGN", "The namespace belongs to somebody else", name)
         if found["metadata"].get("deletionTimestamp"):
             raise PhaseError("NAMESPACE_TERMINATING", "The namespace is being removed", name)
@@ -43,9 +44,9 @@ async def _namespace(work: Work) -> Facts:
 
 def _refuse_other_version(work: Work) -> None:
     version = work.spec.get("version")
-    if version != _SPEC_VERSION:
+    if version != SPEC_VERSION:
         detail = (
-            f"the order is written as version {version}, this provisioner reads {_SPEC_VERSION}; "
+            f"the order is written as version {version}, this provisioner reads {SPEC_VERSION}; "
             "retry the operation with refresh_spec, so that order and image are of one version"
         )
         raise PhaseError("SPEC_VERSION", "The order is of another version than the provisioner", detail)
@@ -93,7 +94,8 @@ async def _secrets(work: Work) -> Facts:
         is_new, texts = stored == texts, stored
     work.texts = texts
     shown = {label: texts[key] for label, key in work.spec["credentials"].items()}
-    await work.cluster.create(objects.secret(name, store_id, objects.CREDENTIALS_NAME, shown))
+    # Whatever is there under this name: the control plane hands out no other store's, and no key that is not named.
+    await work.cluster.apply(objects.secret(name, store_id, CREDENTIALS_SECRET, shown))
     return {"secret": objects.SECRET_NAME, "existed": not is_new}
 
 
@@ -128,11 +130,29 @@ async def _verify(work: Work) -> Facts:
 async def _expose(work: Work) -> Facts:
     ingress, host = work.spec["proof"]["service"], work.spec["host"]
     waiting = wait_until_exposed(work.cluster, work.given.namespace, ingress, host, work.journal)
-    return await unhindered(work.cluster, work.given.namespace, work.journal, "expose", waiting)
+    facts = await unhindered(work.cluster, work.given.namespace, work.journal, "expose", waiting)
+    return facts | await _certificate(work)
+
+
+async def _certificate(work: Work) -> Facts:
+    """Say whether the host's certificate is there; a host that does not lead here yet gets none before it does."""
+    name = work.spec["ingress"]["tlsSecret"]
+    if not name:
+        return {}
+    found = await work.cluster.get("Secret", name, work.given.namespace)
+    is_there = bool(((found or {}).get("data") or {}).get("tls.crt"))
+    if not is_there:
+        work.journal.say(
+            "the certificate is awaited: until it is there, browsers warn of this host",
+            phase="expose",
+            level="warning",
+            host=work.spec["host"],
+            next_step=f"lead the host's DNS here; then `kubectl -n {work.given.namespace} get certificates,challenges`",
+        )
+    return {"certificate": "there" if is_there else "awaited"}
 
 
 _POLL_SECONDS: Final = 0.1
-_SPEC_VERSION: Final = 2
 
 PHASE_STEPS: Final[tuple[Phase, ...]] = (
     # A minute of each limit is for an API server that is away; the attempt's own time bounds them all together.

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-from provisioner_job import objects
+from provisioner_job.contract import STORE_LABEL
 from provisioner_job.errors import PhaseError, ProvisionerError, RetryableError
 from provisioner_job.refusals import TakenError
 from provisioner_job.rights import ensure_own_rights
@@ -80,13 +80,13 @@ async def remove(work: Work) -> Facts:
 def _refuse_foreign(work: Work, found: dict[str, Any]) -> None:
     """Compare with what was recorded; a name alone gives no right to remove anything."""
     name, metadata = work.given.namespace, found["metadata"]
-    label = (metadata.get("labels") or {}).get(objects.STORE_LABEL)
+    label = (metadata.get("labels") or {}).get(STORE_LABEL)
     detail = ""
     if work.recorded_uid and metadata["uid"] != work.recorded_uid:
         detail = f"namespace {name} is not the one that was made for this store: {metadata['uid']} is its uid, and "
         detail += f"{work.recorded_uid} was recorded"
     elif label != str(work.given.store_id) and (label or not work.recorded_uid):
-        detail = f"namespace {name} has {label or 'nothing'} as its label {objects.STORE_LABEL}"
+        detail = f"namespace {name} has {label or 'nothing'} as its label {STORE_LABEL}"
     if detail:
         detail += "; nothing was touched: find out whose it is, and remove it by hand if it may go"
         raise PhaseError("NAMESPACE_FOREIGN", "The namespace belongs to somebody else", detail)

@@ -84,8 +84,9 @@ def idempotency_key(request: web.Request, caller: Caller, route: str, body: Base
     if _KEY.fullmatch(raw) is None:
         message = "1 to 255 printable ASCII characters without spaces"
         raise InvalidInputError("The Idempotency-Key is not valid", FieldProblem("#/Idempotency-Key", message))
-    # What was understood, not what was written: order and spaces of the JSON make no other wish.
-    canonical = orjson.dumps(body.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+    # What was understood, not what was written: order and spaces of the JSON make no other wish, nor do fields that are
+    # left out, which only a newer version of us may know.
+    canonical = orjson.dumps(body.model_dump(mode="json", exclude_none=True), option=orjson.OPT_SORT_KEYS)
     return IdempotencyKey(caller.user_id, route, raw, hashlib.sha256(canonical).digest())
 
 

@@ -90,7 +90,8 @@ def problem_of(error: errors.ControlPlaneError) -> Problem:
     if status == _UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     seconds = error.retry_after_seconds if isinstance(error, refusals.LimitExceededError) else None
-    if status == _UNAVAILABLE:
+    # A right that is missing stays so until a person gives it.
+    if status == _UNAVAILABLE and not isinstance(error, errors.CredentialsRightMissingError):
         seconds = _RETRY_SECONDS
     if seconds is not None:
         headers["Retry-After"] = str(seconds)

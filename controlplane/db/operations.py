@@ -50,6 +50,7 @@ class RetryFacts:
 
     store_id: UUID
     owner_id: UUID
+    kind: OperationKind
     state: OperationState
     spec: dict[str, Any]
     store_state: StoreState
@@ -158,6 +159,7 @@ class OperationRows:
         if row is None:
             return None
         typed = {
+            "kind": OperationKind(row["kind"]),
             "state": OperationState(row["state"]),
             "store_state": StoreState(row["store_state"]),
         }

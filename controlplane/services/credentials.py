@@ -111,7 +111,7 @@ class StoreCredentials:
         return store, found
 
     def _why_none(self, store: Store, found: NoCredentials) -> ControlPlaneError:
-        if store.state in _BEFORE_READY:
+        if store.state in _BEFORE_READY and found in (NoCredentials.NO_SECRET, NoCredentials.NO_NAMESPACE):
             return _none_yet(store)
         if found is not NoCredentials.NO_RIGHT:
             named = _LOST[found].format(namespace=store.namespace, secret=CREDENTIALS_SECRET)

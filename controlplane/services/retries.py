@@ -10,6 +10,7 @@ from controlplane.config import Settings
 from controlplane.db.operations import NewRetry, OperationRows, RetryFacts
 from controlplane.db.pool import Database, Session
 from controlplane.domain.errors import ConflictError, OperationInProgressError, OperationNotFoundError
+from controlplane.domain.operation import OperationKind
 from controlplane.domain.refusals import NotRetryableError, RetryInProgressError
 from controlplane.domain.store import Origin
 from controlplane.domain.transitions import OperationState, StoreState
@@ -89,7 +90,10 @@ class Retries:
     async def _again(self, operation_id: UUID, facts: RetryFacts, origin: Origin, *, is_fresh: bool) -> Retried:
         if facts.store_state is StoreState.DELETED:
             raise NotRetryableError(operation_id, "its store is deleted")
-        spec = specs.for_retry(facts.spec, self._settings, origin.traceparent, is_fresh=is_fresh)
+        try:
+            spec = self._spec(facts, origin, is_fresh=is_fresh)
+        except specs.RefreshError as reason:
+            raise NotRetryableError(operation_id, str(reason)) from None
         new = NewRetry(
             retry_of=operation_id,
             operation_id=uuid7(),
@@ -106,6 +110,14 @@ class Retries:
         if not is_accepted:
             raise await self._why_not(operation_id, facts, origin)
         return Retried(new.operation_id, new.spec_changes)
+
+    def _spec(self, facts: RetryFacts, origin: Origin, *, is_fresh: bool) -> dict[str, Any]:
+        if not is_fresh:
+            return specs.repeated(facts.spec, origin.traceparent)
+        if facts.kind is OperationKind.CREATE:
+            return specs.refreshed(facts.spec, self._settings, origin.traceparent)
+        # What removes a store needs nothing of its engine.
+        return specs.for_delete(facts.spec, self._settings, origin.traceparent)
 
     async def _why_not(self, operation_id: UUID, facts: RetryFacts, origin: Origin) -> ConflictError:
         active = await self._rows.active_of_store(facts.store_id, origin.caller)

@@ -13,12 +13,15 @@ from typing import Any, Final
 from controlplane.config import Settings
 from controlplane.domain.catalogue import CATALOGUE
 from controlplane.domain.engines import Engine, limit_range, quota
+from provisioner_job.contract import SPEC_VERSION
 
-__all__ = ["SPEC_VERSION", "Place", "for_delete", "for_retry", "frozen", "place", "spec_changes", "urls"]
+__all__ = ["Place", "RefreshError", "for_delete", "frozen", "place", "refreshed", "repeated", "spec_changes", "urls"]
 
-SPEC_VERSION: Final = 2
-"""The provisioner refuses to make a store from another one."""
 _TLS_SECRET: Final = "store-tls"  # noqa: S105 -- the Secret's name
+
+
+class RefreshError(ValueError):
+    """What was ordered cannot be ordered any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,11 @@ def place(namespace: str, host: str, settings: Settings, *, has_tls: bool) -> Pl
     """Return the place of a store and where browsers find it."""
     if has_tls:
         return Place(namespace, host, f"https://{host}", has_tls=True)
-    port = settings.store_url_port
-    return Place(namespace, host, f"{settings.store_url_scheme}://{host}" + (f":{port}" if port else ""), has_tls=False)
+    # The platform's own certificate covers the hosts that it gives out itself.
+    is_given = host.endswith(f".{settings.store_domain}")
+    scheme = settings.store_url_scheme if is_given else "http"
+    port = settings.store_url_port if scheme == settings.store_url_scheme else 0
+    return Place(namespace, host, f"{scheme}://{host}" + (f":{port}" if port else ""), has_tls=False)
 
 
 def frozen(  # noqa: PLR0913 -- what an order consists of
@@ -64,19 +70,35 @@ def for_delete(newest: dict[str, Any], settings: Settings, traceparent: str) -> 
     return newest | _own(settings) | {"traceparent": traceparent}
 
 
-def for_retry(old: dict[str, Any], settings: Settings, traceparent: str, *, is_fresh: bool) -> dict[str, Any]:
-    """Return the spec of a retry: the old one, or with `is_fresh` what an order would freeze now at the same place."""
-    new = old | {"traceparent": traceparent}
-    if not is_fresh:
-        return new
-    engine = CATALOGUE.get(str(old.get("engine")))
-    # One that is not offered any more keeps what it had, and fails for that reason if it must.
-    if isinstance(engine, Engine) and engine.name in settings.engine_images:
-        plan = str(old.get("plan"))
-        new |= _resolved(engine, plan if plan in engine.plans else engine.default_plan, settings)
-        has_tls = bool((old.get("ingress") or {}).get("tlsSecret"))
-        new["ingress"] = _ingress(settings, has_tls=has_tls)
-    return new | _own(settings)
+def repeated(old: dict[str, Any], traceparent: str) -> dict[str, Any]:
+    """Return the spec of a retry: the old one, whatever the settings are by now."""
+    return old | {"traceparent": traceparent}
+
+
+def refreshed(old: dict[str, Any], settings: Settings, traceparent: str) -> dict[str, Any]:
+    """Return the spec of a creation's fresh retry: what an order of the same would freeze now, at the same place.
+
+    Raises
+    ------
+    RefreshError
+        The same cannot be ordered any more; the message says why.
+    """
+    name = str(old.get("engine"))
+    engine = CATALOGUE.get(name)
+    if not isinstance(engine, Engine) or name not in settings.engine_images:
+        message = f"the engine {name} is not offered any more; retry without refresh_spec, or have its images set"
+        raise RefreshError(message)
+    # Those of version 1 had no plan to choose.
+    plan = str(old["plan"]) if old.get("version") == SPEC_VERSION else engine.default_plan
+    if plan not in engine.plans:
+        message = f"the plan {plan} is not offered any more; retry without refresh_spec, or order anew"
+        raise RefreshError(message)
+    has_tls = bool((old.get("ingress") or {}).get("tlsSecret"))
+    if has_tls and not settings.store_cluster_issuer:
+        message = "it has a certificate of its own, and no issuer is set up any more; retry without refresh_spec"
+        raise RefreshError(message)
+    ingress = {"ingress": _ingress(settings, has_tls=has_tls)}
+    return repeated(old, traceparent) | _resolved(engine, plan, settings) | _own(settings) | ingress
 
 
 def urls(spec: dict[str, Any]) -> dict[str, str | None]:

@@ -107,10 +107,8 @@ class Stores:
             return replayed
         new = self._new_store(wish, origin, key)
         try:
-            if key is None:
-                created = await self._write(self._database, new, origin, body_of)
-            else:
-                created = await self._database.run(lambda session: self._write(session, new, origin, body_of))
+            # With what the answer is made of in one transaction: a store that nobody is told of would be ordered again.
+            created = await self._database.run(lambda session: self._write(session, new, origin, body_of))
             error: ControlPlaneError | None = None if created is not None else await self._limit(origin)
         except ConflictError as conflict:
             created, error = None, conflict
@@ -263,6 +261,9 @@ class Stores:
 
     def _host(self, wish: CreateStore, slug: str, suffix: str) -> str:
         settings = self._settings
+        if wish.host is not None and not settings.store_custom_hosts:
+            detail = "hosts of one's own are switched off here; leave `host` out to be given one"
+            raise InvalidInputError("Store host is not available", FieldProblem("#/host", detail))
         if wish.host is None:
             return f"{names.host_label(slug, suffix)}.{settings.store_domain}"
         return validated_host(wish.host, domain=settings.store_domain, reserved=settings.store_reserved_hosts or ())
@@ -270,6 +271,11 @@ class Stores:
     def _has_tls(self, wish: CreateStore) -> bool:
         can = bool(self._settings.store_cluster_issuer)
         if wish.tls is None:
+            if wish.host is not None and not can and self._settings.store_url_scheme == "https":
+                detail = "no issuer of certificates is set up here, and the platform's own does not cover this host: "
+                raise InvalidInputError(
+                    "TLS is not available", FieldProblem("#/tls", f"{detail}give `false` for plain http")
+                )
             return can and wish.host is not None
         if wish.tls and not can:
             detail = "no issuer of certificates is set up here; leave `tls` out, or ask the platform for one"

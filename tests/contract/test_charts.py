@@ -329,3 +329,20 @@ def test_what_looks_like_a_secret_is_seen() -> None:
     digest = "registry.example:5000/a@sha256:" + "0" * 64
     for text in ("http://a:8080/b@c", digest, "storeplane.local/a:0123456789abcdef"):
         assert not SECRET_LOOKING.search(text), text
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_probes_and_ports_are_those_of_the_catalogues_row(engine: str) -> None:
+    row = CATALOGUE[engine]
+    assert isinstance(row, Engine)
+    objects = rendered(Installation(engine, "default", row.default_plan))
+    (server,) = objects[f"Deployment/{engine}"]["spec"]["template"]["spec"]["containers"]
+    assert server["livenessProbe"]["httpGet"]["path"] == row.probes.alive
+    assert server["readinessProbe"]["httpGet"]["path"] == row.probes.ready
+    (port,) = objects[f"Service/{engine}"]["spec"]["ports"]
+    assert port["port"] == row.proof.port
+
+
+def test_jobs_may_ask_every_engine_for_its_proof() -> None:
+    ports = yaml.safe_load((CHARTS / "storeplane" / "values.yaml").read_text())["networkPolicy"]["shopPorts"]
+    assert set(ports) == {row.proof.port for row in CATALOGUE.values() if isinstance(row, Engine)}

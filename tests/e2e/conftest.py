@@ -66,7 +66,12 @@ def platform() -> Iterator[Platform]:
     # A fresh database: before a release its migrations change in place, and rows of an earlier run prove nothing.
     release.uninstall(kubectl)
     kubectl.do("delete", "namespaces", "--selector=storeplane.dev/store-id", "--wait=false")
-    yield up(_NAME, _values({}))
+    running = up(_NAME, _values({}))
+    # All of the run's shops are one user's.
+    query = "UPDATE storeplane.users SET max_stores = 1000"
+    psql = ("psql", "--username=storeplane", "--dbname=storeplane", f"--command={query}")
+    kubectl.do("exec", "storeplane-postgres-0", f"--namespace={release.NAMESPACE}", "--", *psql)
+    yield running
     if fresh:
         source.down()
 

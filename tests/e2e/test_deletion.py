@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import secrets
 import threading
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from demo.order import call, place
 from demo.platform import kubectl_of
 from demo.release import JOBS_NAMESPACE
 from demo.shops import SHOPS
+from tests.support.cluster import pod
 from tests.support.polling import poll
 from tests.support.shop_client import visit
 
@@ -22,7 +24,12 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
+_COLUMNS = (":kind", ":metadata.namespace", ":metadata.name", ":spec.claimRef.namespace", ":subjects[*].namespace")
 _EVERYWHERE = ("persistentvolumes", "clusterrolebindings", "ingresses", "jobs", "cronjobs", "pods", "secrets")
+
+_FILLER = "storeplane-test-filler"
+_ROOM_LEFT = 500
+"""Thousandths of a processor."""
 
 
 def _delete(platform: Platform, store: dict[str, Any]) -> None:
@@ -37,9 +44,10 @@ def _left(platform: Platform, store: dict[str, Any]) -> list[str]:
     kubectl, namespace = kubectl_of(platform.name), store["namespace"]
     found = kubectl.do("get", "namespace", namespace, "--ignore-not-found", "--output=name").split()
     for kind in _EVERYWHERE:
-        columns = "--output=custom-columns=:kind,:metadata.namespace,:metadata.name,:spec.claimRef.namespace"
+        columns = f"--output=custom-columns={','.join(_COLUMNS)}"
         lines = kubectl.do("get", kind, "--all-namespaces", "--no-headers", columns).splitlines()
-        found += [line for line in lines if namespace in line.split() and JOBS_NAMESPACE not in line.split()]
+        words = {line: line.replace(",", " ").split() for line in lines}
+        found += [line for line in lines if namespace in words[line] and words[line][1] != JOBS_NAMESPACE]
     return found
 
 
@@ -74,8 +82,38 @@ def test_nothing_is_left_of_a_shop_that_was_selling(platform: Platform, engine: 
 
 
 def test_nothing_is_left_of_a_shop_that_could_not_be_made(platform: Platform, installer: Installer) -> None:
-    # With what the largest plan asks for, and not what a small machine's preset makes of it.
+    # With what the plan asks for, and not what a small machine's preset makes of it; and no room for that.
     installer.install(values={"stores": {"preset": "default"}})
+    installer.kubectl.apply(_filler(installer))
+    try:
+        _see_it_end(platform)
+    finally:
+        installer.kubectl.do("delete", "pod", _FILLER, "--namespace=default", "--now", "--ignore-not-found")
+
+
+def _filler(installer: Installer) -> dict[str, Any]:
+    """Return a pod that leaves half a processor of the node: a Job has room there, a large shop has not."""
+    (node,) = installer.kubectl.list("nodes", "default", "")
+    pods = json.loads(installer.kubectl.do("get", "pods", "--all-namespaces", "--output=json"))["items"]
+    asked = [
+        container["resources"].get("requests", {}).get("cpu", "0")
+        for pod in pods
+        if pod["status"]["phase"] in {"Running", "Pending"}
+        for container in pod["spec"]["containers"]
+    ]
+    room = _milli(node["status"]["allocatable"]["cpu"]) - sum(map(_milli, asked)) - _ROOM_LEFT
+    made = pod("filler", "exec sleep 3600")
+    (container,) = made["spec"]["containers"]
+    container["resources"] = {"requests": {"cpu": f"{max(room, 1)}m"}}
+    made["metadata"] |= {"name": _FILLER, "namespace": "default"}
+    return made
+
+
+def _milli(amount: str) -> int:
+    return int(amount[:-1]) if amount.endswith("m") else int(amount) * 1000
+
+
+def _see_it_end(platform: Platform) -> None:
     accepted = call(platform, "POST", "/api/stores", {"name": "Too large", "engine": "medusa", "plan": "large"})
     store, path = accepted["store"], f"/api/operations/{accepted['operation']['id']}"
 

@@ -62,6 +62,27 @@ def test_merchant_signs_in_with_the_credentials(platform: Platform, woocommerce:
     assert "Dashboard" in admin.text
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/wp-json/wp/v2/users", 404),
+        ("/?rest_route=/wp/v2/users", 404),
+        ("/?author=1", 404),
+        ("/author/admin/", 404),
+        ("/wp-sitemap-users-1.xml", 404),
+        ("/readyz", 404),
+        ("/xmlrpc.php", 403),
+        ("/wp-cron.php", 403),
+    ],
+)
+def test_stranger_learns_nothing_of_the_merchant(
+    platform: Platform, woocommerce: Order, path: str, status: int
+) -> None:
+    page = visit(platform.shops_port, woocommerce.store["urls"]["storefront"], path)
+    assert page.status == status
+    assert '"admin"' not in page.text
+
+
 def test_stranger_meets_no_wizard_while_the_shop_is_made(platform: Platform) -> None:
     kubectl = kubectl_of(platform.name)
     wish = {"name": f"Wizard {secrets.token_hex(3)}", "engine": "woocommerce"}

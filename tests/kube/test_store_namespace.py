@@ -12,12 +12,14 @@ import pytest
 
 from provisioner_job import objects, removal
 from provisioner_job.cluster import Cluster
+from provisioner_job.contract import STORE_LABEL
 from provisioner_job.errors import PhaseError, RetryableError
 from provisioner_job.job_input import JobInput
 from provisioner_job.journal import Journal, Redactor
 from provisioner_job.network import network_policies
 from provisioner_job.phases import phases_of
 from provisioner_job.work import Work
+from tests.support import wishes
 from tests.support.cluster import RUN_LABEL, Namespace, job, pod
 
 if TYPE_CHECKING:
@@ -62,7 +64,9 @@ class Store:
             pod_namespace=account_namespace,
             service_account="provisioner",
         )
-        self.work = Work(given, {}, cluster, Journal(Redactor(), as_json=False, out=self.out))
+        # Without observer and network: the tests say themselves who looks in, and what the cluster is like.
+        spec = {key: value for key, value in wishes.spec().items() if key not in {"observer", "network"}}
+        self.work = Work(given, spec, cluster, Journal(Redactor(), as_json=False, out=self.out))
 
     def make(self, **labels: str) -> str:
         """Make the namespace and return its uid."""
@@ -165,10 +169,10 @@ async def test_namespace_of_another_uid_is_not_touched(store: Store) -> None:
 
 @pytest.mark.parametrize("is_recorded", [True, False])
 async def test_namespace_with_the_label_of_another_store_is_not_touched(store: Store, *, is_recorded: bool) -> None:
-    uid = store.make(**{objects.STORE_LABEL: str(uuid.uuid4())})
+    uid = store.make(**{STORE_LABEL: str(uuid.uuid4())})
     store.work.recorded_uid = uid if is_recorded else ""
     before = store.kube.json("get", "namespace", store.name)
-    with pytest.raises(PhaseError, match=objects.STORE_LABEL) as caught:
+    with pytest.raises(PhaseError, match=STORE_LABEL) as caught:
         await REMOVE.act(store.work)
     assert caught.value.code == "NAMESPACE_FOREIGN"
     assert store.kube.json("get", "namespace", store.name) == before

@@ -33,7 +33,7 @@ def test_numbers_and_words_are_fixed() -> None:
 
 
 def test_what_the_provisioner_makes_is_what_the_control_plane_looks_for() -> None:
-    made = objects.secret("ns", UUID(int=7), objects.CREDENTIALS_NAME, {"username": "admin"})
+    made = objects.secret("ns", UUID(int=7), CREDENTIALS_SECRET, {"username": "admin"})
     metadata = made["metadata"]
     assert (metadata["name"], metadata["labels"][STORE_LABEL]) == (CREDENTIALS_SECRET, str(UUID(int=7)))
     binding = objects.role_binding("ns", UUID(int=7), role=OBSERVER_ROLE, subject=("storeplane", "storeplane"))

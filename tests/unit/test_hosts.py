@@ -40,6 +40,10 @@ def test_dns_name_is_taken_as_it_is(host: str) -> None:
         "x" * 64 + ".example",
         ".".join(["abcdefghi"] * 26),
         "shop.example.com\n",
+        "storeplane.storeplane.svc",
+        "foo.cluster.local",
+        "metadata.google.internal",
+        "localhost.localdomain",
     ],
 )
 def test_anything_else_is_refused(host: str) -> None:
@@ -49,7 +53,7 @@ def test_anything_else_is_refused(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["stores.example.com", "a.stores.example.com", "api.example.com", "x.y.api.example.com"]
+    "host", ["stores.example.com", "a.stores.example.com", "api.example.com", "x.y.api.example.com", "example.com"]
 )
 def test_platforms_own_hosts_are_refused(host: str) -> None:
     with pytest.raises(InvalidInputError, match="reserved"):

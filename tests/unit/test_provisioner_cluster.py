@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
@@ -75,6 +76,8 @@ class Api:
             if not self.stays_after_delete:
                 self.objects.pop(path, None)
             return _json({})
+        if request.method == "PATCH":
+            self.objects.setdefault(path, yaml.safe_load(self.bodies[-1]))
         if path in self.objects:
             return _json(self.objects[path])
         if path in (JOBS, PODS):

@@ -84,6 +84,17 @@ def test_claim_without_a_volume_is_told_by_its_name() -> None:
     assert found.detail == f"pod server-1: claim data-postgres-0: {message}"
 
 
+def test_what_a_timetable_starts_hinders_nothing() -> None:
+    unplaced = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+    run = pod("cron-29394010-abcde", conditions=[unplaced])
+    run["metadata"]["labels"] = {"app.kubernetes.io/component": "cron"}
+    refused = refusal("exceeded quota: store-quota")
+    refused["involvedObject"]["name"] = "cron-29394010"
+    assert found_in([run], [refused]) == []
+    del run["metadata"]["labels"]
+    assert found_in([run], []) != []
+
+
 def test_pod_that_goes_hinders_nothing() -> None:
     leaving = waiting("ErrImagePull", "not found")
     leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"

@@ -70,7 +70,7 @@ def may(  # noqa: PLR0913 -- the packet, whole
 def test_denial_comes_first_and_concerns_every_pod() -> None:
     first, *others = made()
     assert first["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    assert len({policy["metadata"]["name"] for policy in (first, *others)}) == 5
+    assert len({policy["metadata"]["name"] for policy in (first, *others)}) == 6
     assert all(policy["metadata"]["labels"]["storeplane.dev/store-id"] == str(STORE) for policy in (first, *others))
 
 

@@ -4,21 +4,31 @@ import asyncio
 import base64
 import gzip
 import json
+import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 import pytest
 
+from controlplane.domain.catalogue import CATALOGUE, supported
+from provisioner_job.cluster import Cluster
+from provisioner_job.contract import SPEC_VERSION
 from provisioner_job.errors import PhaseError, RetryableError
-from provisioner_job.journal import Redactor
+from provisioner_job.journal import Journal, Redactor
+from provisioner_job.phases import phases_of
 from provisioner_job.release import marked_failed
 from provisioner_job.runner import run
 from provisioner_job.setup import failed_container
 from provisioner_job.shop import products_in, question_of
 from provisioner_job.store_secrets import new_texts, secret_among
+from provisioner_job.work import Work
 from tests.support import wishes
 from tests.support.polling import poll
+
+if TYPE_CHECKING:
+    from provisioner_job.job_input import JobInput
 
 pytestmark = pytest.mark.unit
 
@@ -50,6 +60,31 @@ def test_recipes_have_no_order() -> None:
     recipes = wishes.spec()["secret"]
     texts = new_texts(dict(sorted(recipes.items(), key=lambda item: len(item[0]))), "shop.example")
     assert texts["REDIS_PASSWORD"] in texts["REDIS_URL"]
+
+
+async def test_order_of_another_version_is_refused_before_anything_is_asked() -> None:
+    class Untouched(Cluster):
+        async def get(self, *_: object) -> dict[str, Any] | None:
+            raise AssertionError
+
+    journal = Journal(Redactor(), as_json=False)
+    (namespace, *_) = phases_of("create")
+    spec = wishes.spec() | {"version": SPEC_VERSION - 1}
+    work = Work(cast("JobInput", None), spec, Untouched(journal), journal)
+    with pytest.raises(PhaseError, match="refresh_spec") as caught:
+        await namespace.act(work)
+    assert caught.value.code == "SPEC_VERSION"
+
+
+@pytest.mark.parametrize("engine", [each.name for each in supported(CATALOGUE)])
+def test_spec_is_as_this_version_of_it_was_agreed(engine: str) -> None:
+    """What differs here another provisioner reads: a key that changes its meaning wants a new version."""
+    kept = Path(__file__).parents[1] / "data" / "specs" / f"{engine}-{SPEC_VERSION}.json"
+    spec = wishes.spec(engine)
+    if os.environ.get("STOREPLANE_TEST_UPDATE"):
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_text(json.dumps(spec, indent=1, sort_keys=True) + "\n")
+    assert spec == json.loads(kept.read_text())
 
 
 def test_log_may_show_what_is_made_of_the_host_alone() -> None:

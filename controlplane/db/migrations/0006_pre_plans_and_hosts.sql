@@ -3,11 +3,15 @@
 
 ALTER TABLE storeplane.stores
   ADD COLUMN plan text NOT NULL DEFAULT 'small',
-  -- Null for stores from before hosts could be chosen: theirs were made of their namespaces.
+  -- Null for stores that a replica of the version before accepts meanwhile: theirs are made of their namespaces.
   ADD COLUMN host text CONSTRAINT stores_host_length CHECK (char_length(host) <= 253),
   -- Null until the shop has answered once.
   ADD COLUMN engine_flavour text CONSTRAINT stores_engine_flavour_length
                                  CHECK (char_length(engine_flavour) BETWEEN 1 AND 32);
+UPDATE storeplane.stores AS s
+   SET host = (SELECT o.spec ->> 'host' FROM storeplane.operations AS o
+                WHERE o.store_id = s.id AND o.kind = 'create' ORDER BY o.created_at, o.id LIMIT 1)
+ WHERE s.state <> 'deleted';
 -- A deleted store's host is free again at once: the last thing of it that went was its namespace with the Ingress.
 CREATE UNIQUE INDEX stores_host_unique ON storeplane.stores (host) WHERE state <> 'deleted';
 

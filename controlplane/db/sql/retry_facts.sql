@@ -4,7 +4,7 @@
 -- index: operations_pkey, stores_pkey, operations_by_store
 -- locks: nothing
 -- $1: operation id, $2: caller's id, $3: caller's role
-SELECT o.store_id, o.owner_id, o.state, o.spec, s.state AS store_state,
+SELECT o.store_id, o.owner_id, o.kind, o.state, o.spec, s.state AS store_state,
        o.cancel_requested_at IS NOT NULL AS is_cancelling,
        (SELECT n.id FROM storeplane.operations AS n
         WHERE n.store_id = o.store_id AND (n.created_at, n.id) > (o.created_at, o.id) AND n.kind <> 'cleanup'

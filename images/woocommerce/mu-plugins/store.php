@@ -1,7 +1,8 @@
 <?php
 /**
  * Plugin Name: The platform's part of every shop
- * Description: Says loudly when this is a stand-in, and keeps WordPress from looking for updates that come with the image.
+ * Description: Says loudly when this is a stand-in, keeps WordPress from looking for updates that come with the image, and
+ * from telling strangers who may sign in.
  */
 
 declare(strict_types=1);
@@ -33,3 +34,25 @@ remove_action('wp_enqueue_scripts', 'wp_enqueue_emoji_styles');
 remove_action('admin_print_scripts', 'print_emoji_detection_script');
 remove_action('admin_enqueue_scripts', 'wp_enqueue_emoji_styles');
 add_filter('emoji_svg_url', '__return_false');
+
+// Who may sign in is nobody's business but theirs: no list of users, no pages of authors, no word on which part was wrong.
+add_filter('rest_endpoints', static function (array $routes): array {
+    if (is_user_logged_in()) {
+        return $routes;
+    }
+    $is_public = static fn (string $route): bool => !str_starts_with($route, '/wp/v2/users');
+    return array_filter($routes, $is_public, ARRAY_FILTER_USE_KEY);
+});
+add_filter('wp_sitemaps_add_provider', static function (mixed $provider, string $name): mixed {
+    return $name === 'users' ? false : $provider;
+}, 10, 2);
+add_action('template_redirect', static function (): void {
+    if (is_author() || isset($_GET['author'])) {
+        global $wp_query;
+        $wp_query->set_404();
+        status_header(404);
+        nocache_headers();
+        remove_action('template_redirect', 'redirect_canonical');
+    }
+}, 1);
+add_filter('login_errors', static fn (): string => 'The name or the password is wrong.');

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devcluster.images.archive import references, write_archive
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@settings(deadline=None)
 @given(st.integers(0, 59), st.integers(0, 59))
 def test_two_clusters_share_no_address(first: int, second: int) -> None:
     if first == second:
@@ -39,6 +40,7 @@ def test_two_clusters_share_no_address(first: int, second: int) -> None:
             assert not ipaddress.ip_network(one, strict=False).overlaps(ipaddress.ip_network(other, strict=False))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 59))
 def test_addresses_of_one_cluster_are_apart_and_in_their_ranges(index: int) -> None:
     network = Network(index)
