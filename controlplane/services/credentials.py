@@ -111,7 +111,8 @@ class StoreCredentials:
         return store, found
 
     def _why_none(self, store: Store, found: NoCredentials) -> ControlPlaneError:
-        if store.state in _BEFORE_READY and found in (NoCredentials.NO_SECRET, NoCredentials.NO_NAMESPACE):
+        # What is not there, or not to be looked at, was never made or is gone; what somebody else put there is told.
+        if store.state in _BEFORE_READY and found not in (NoCredentials.FOREIGN, NoCredentials.UNREADABLE):
             return _none_yet(store)
         if found is not NoCredentials.NO_RIGHT:
             named = _LOST[found].format(namespace=store.namespace, secret=CREDENTIALS_SECRET)
