@@ -98,6 +98,10 @@ bench-dispatch: init ## Measure the dispatcher: request to Job to done, its cost
 bench-shop: init ## Measure a shop: request to products, phase by phase, beside the same chart by hand; and its removal
 	@$(BIN)/python bench/shop.py $(BENCH_ARGS)
 
+.PHONY: bench-many
+bench-many: init ## Measure ten shops of both engines ordered at once by two users, and what they keep at rest
+	@$(BIN)/python bench/many.py $(BENCH_ARGS)
+
 .PHONY: lock
 lock: init ## Resolve requirements/*.in anew into hashed pins without addresses
 	@for layer in bootstrap controlplane provisioner devcluster dev; do \

@@ -174,6 +174,29 @@ async def test_fresh_retry_shows_what_is_different(database: Database) -> None:
         assert (await old.audited())[-1][1]["spec_changes"] == answer["spec_changes"]
 
 
+@pytest.mark.parametrize(
+    ("wish", "settings", "reason"),
+    [
+        ({}, {"STOREPLANE_ENGINE_IMAGES": json.dumps({"woocommerce": wishes.ENGINE_IMAGES["woocommerce"]})}, "medusa"),
+        ({"host": "shop.example", "tls": True}, {}, "no issuer"),
+    ],
+)
+async def test_fresh_retry_of_what_is_not_offered_any_more_says_so(
+    database: Database, wish: dict[str, Any], settings: dict[str, str], reason: str
+) -> None:
+    before = {"STOREPLANE_STORE_CLUSTER_ISSUER": "letsencrypt"}
+    async with serve(database, settings=before) as old, serve(database, settings=settings) as new:
+        new.token = old.token
+        body = await old.create(wish=wish)
+        await old.fail(body)
+        status, problem, _ = await new.call("POST", _retry(body), json={"refresh_spec": True})
+        assert (status, problem["code"]) == (409, "NOT_RETRYABLE")
+        assert reason in problem["detail"]
+        # As it was, it may be tried all the same.
+        status, _, _ = await new.call("POST", _retry(body))
+        assert status == 202
+
+
 async def test_two_retries_at_once_are_one(api: Api) -> None:
     body = await api.create()
     await api.fail(body)

@@ -7,6 +7,7 @@ import secrets
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from controlplane.db.users import UserRows
@@ -258,6 +259,37 @@ async def test_store_with_a_certificate_of_its_own_is_found_under_https(
         assert body["store"]["urls"]["api"].startswith("https://") is has_tls
         secret, issuer = ("store-tls", "letsencrypt") if has_tls else ("", "")
         assert row["spec"]["ingress"] == {"className": "", "tlsSecret": secret, "clusterIssuer": issuer}
+
+
+async def test_host_that_no_certificate_covers_is_refused_or_plain(database: Database) -> None:
+    async with serve(database, settings={"STOREPLANE_STORE_URL_SCHEME": "https"}) as api:
+        wish = {**WISH, "host": "shop.example.com"}
+        status, problem, _ = await api.call("POST", "/api/stores", json=wish)
+        assert (status, problem["errors"][0]["pointer"]) == (422, "#/tls")
+        body = await api.create(wish=wish | {"tls": False})
+        assert body["store"]["urls"]["api"] == "http://shop.example.com"
+
+
+async def test_hosts_of_ones_own_can_be_switched_off(database: Database) -> None:
+    async with serve(database, settings={"STOREPLANE_STORE_CUSTOM_HOSTS": "false"}) as api:
+        status, problem, _ = await api.call("POST", "/api/stores", json={**WISH, "host": "shop.example.com"})
+        assert (status, problem["detail"]) == (422, "Store host is not available")
+        await api.create()
+
+
+async def test_order_that_cannot_be_answered_is_not_there(api: Api, database_url: str) -> None:
+    """Whoever is told to try again must not find a store that nobody has told them of."""
+    owner = await asyncpg.connect(database_url)
+    try:
+        async with owner.transaction():
+            # Read for the answer, not written by the order.
+            await owner.execute("LOCK TABLE storeplane.attempts IN ACCESS EXCLUSIVE MODE")
+            status, problem, _ = await api.call("POST", "/api/stores", json=WISH)
+            assert (status, problem["code"]) == (503, "DATABASE_UNAVAILABLE")
+        assert await owner.fetchval("SELECT count(*) FROM storeplane.stores") == 0
+    finally:
+        await owner.close()
+    await api.create()
 
 
 async def test_plan_decides_what_a_store_may_use(api: Api) -> None:
