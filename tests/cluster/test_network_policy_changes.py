@@ -109,11 +109,10 @@ def test_open_connection_stands_still_while_a_policy_forbids_it(pods: Stage) -> 
     # With nothing more to say the server would hang up.
     _shell(pods, "web", f"( sleep 600 | busybox nc -l -p 9000 > /tmp/heard ) {quiet}")
     poll(lambda: ":9000 " in _shell(pods, "web", "busybox netstat -ltn"), what="the server listens")
-    # The descriptor that is opened last keeps the pipe, and so the connection, open between two words.
-    speak = (
-        f"( busybox nc {pods.addresses['web']} 9000 < /tmp/words ) {quiet} ( exec 3> /tmp/words; sleep 600 ) {quiet}"
-    )
-    _shell(pods, "friend", f"busybox mkfifo /tmp/words; {speak} echo before > /tmp/words")
+    # The descriptor keeps the pipe, and so the connection, open between two words.
+    speak = f"( busybox nc {pods.addresses['web']} 9000 < /tmp/words ) {quiet}"
+    keep = f"( exec 3> /tmp/words; echo before >&3; sleep 600 ) {quiet}"
+    _shell(pods, "friend", f"busybox mkfifo /tmp/words; {speak} {keep}")
     poll(lambda: _shell(pods, "web", "cat /tmp/heard") == "before\n", what="the connection carries words")
 
     pods.apply(policy(_WEB))

@@ -229,7 +229,7 @@ def narrow(cluster: Kube, namespace: Namespace, monkeypatch: pytest.MonkeyPatch)
             "store-admin",
             {"apiGroups": [""], "resources": ["secrets", "pods", "persistentvolumeclaims"], "verbs": work},
             {"apiGroups": ["apps"], "resources": ["deployments", "statefulsets"], "verbs": work},
-            {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": work},
+            {"apiGroups": ["batch"], "resources": ["jobs", "cronjobs"], "verbs": work},
             {"apiGroups": [""], "resources": ["resourcequotas", "limitranges"], "verbs": ["get", "create", "patch"]},
             {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["get", "create", "patch"]},
         ),
@@ -287,7 +287,7 @@ async def test_store_is_fenced_and_limited_once(narrow_store: Store) -> None:
     store.namespace.settled()
     for _ in range(2):
         facts = await POLICIES.act(store.work)
-        assert facts == {"quota": "store-quota", "limits": "store-limits", "network_policies": 5}
+        assert facts == {"quota": "store-quota", "limits": "store-limits", "network_policies": 6}
     stored = store.kube.json("-n", store.name, "get", "networkpolicies")["items"]
     wanted = network_policies(
         store.name,

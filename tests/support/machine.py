@@ -7,6 +7,7 @@ listed. Everything else that could stem from the cluster under test is.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ class Machine:
             mounts=frozenset(line.partition(" - ")[2] + _mount_point(line) for line in _mounts()),
             network_namespaces=namespaces,
             links=frozenset(link["ifname"] for link in json.loads(_run("ip", "-json", "link"))),
-            cgroups=frozenset(str(each) for each in _CGROUPS.glob(f"**/devcluster-{name}/**/")),
+            # Not by a pattern: groups of other clusters come and go while it is followed.
+            cgroups=frozenset(each for each, _, _ in os.walk(_CGROUPS) if f"/devcluster-{name}/" in f"{each}/"),
             firewall=frozenset(_rules()),
             folders=frozenset(str(each) for each in (home, Path("/run/netns"), Path("/var/lib/cni")) if each.exists()),
         )
