@@ -18,8 +18,8 @@ from typing import IO, Final, NamedTuple
 __all__ = ["main"]
 
 _GROUPS: Final = (
-    ("tests/unit", "tests/db", "tests/contract"),
-    ("tests/kube",),
+    ("tests/unit", "tests/db"),
+    ("tests/kube", "tests/contract"),
     ("tests/cluster",),
     ("tests/e2e",),
 )
