@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.image_root import ImageRoot, unpacked
 from tests.support.polling import poll
-from tests.support.woocommerce_store import HOST, Store
+from tests.support.woocommerce_store import HOST, POD, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,14 +138,14 @@ def test_stand_in_says_so_in_label_header_and_admin(store: Store) -> None:
 
 def test_shop_is_closed_and_has_no_wizard_until_its_own_setup_is_recorded(new_store: Store) -> None:
     with new_store.serving():
-        assert new_store.get("/readyz").status == 503
+        assert new_store.get("/readyz", POD).status == 503
         assert new_store.get("/").status == 503
         assert new_store.get("/wp-login.php").status == 503
         assert [new_store.get(path).status for path in WIZARDS] == [403] * len(WIZARDS)
         code, said = new_store.set_up(SETUP_REVISION="another")
         assert code == 0, said
         # Set up, and not by the revision that this server is for.
-        assert "setup of this revision" in new_store.get("/readyz").body
+        assert "setup of this revision" in new_store.get("/readyz", POD).body
         assert new_store.get("/").status == 503
         code, said = new_store.set_up()
         assert code == 0, said
@@ -158,7 +158,7 @@ def test_probe_by_address_gets_its_yes_when_the_setup_ends(new_store: Store) -> 
     with new_store.serving():
         assert new_store.set_up()[0] == 0
         # Without a second question: it waits for the answer.
-        assert new_store.get("/readyz", "10.0.0.1:8080").status == 200
+        assert new_store.get("/readyz", POD).status == 200
 
 
 def test_other_hosts_are_refused_everything_but_probes(store: Store) -> None:
@@ -167,6 +167,8 @@ def test_other_hosts_are_refused_everything_but_probes(store: Store) -> None:
         for host in ("other.example", "10.0.0.1", f"{HOST}.other.example", "localhost"):
             assert [store.get(path, host).status for path in ("/", PRODUCTS, "/wp-login.php")] == [421, 421, 421]
             assert store.get("/healthz", host).status == 200
+        # Whoever asks by the store's name could hold a worker and a connection with each question.
+        assert [store.get(path).status for path in ("/healthz", "/readyz")] == [404, 404]
         assert store.get("/", f"{HOST}:8081").status in {200, 301}
 
 
@@ -273,7 +275,7 @@ def test_older_database_is_migrated_and_a_newer_one_is_left_alone(store: Store) 
     store.ask_database(change.format("1.0.0", "woocommerce_db_version"))
     store.revision = "second"
     with store.serving():
-        assert store.get("/readyz").status == 503
+        assert store.get("/readyz", POD).status == 503
         code, said = store.set_up()
         assert code == 0, said
         assert f"migrated from {current - 1} to {current}" in said
@@ -281,7 +283,7 @@ def test_older_database_is_migrated_and_a_newer_one_is_left_alone(store: Store) 
         assert store.ask_database(option.format("store_stand_in_migrated")) != ""
         poll(store.is_open, what="the shop is open")
         store.ask_database(change.format(current + 1, "db_version"))
-        assert store.get("/readyz").status == 503
+        assert store.get("/readyz", POD).status == 503
         code, said = store.set_up()
         assert code == 65
         assert "set up by a newer image" in said.strip().splitlines()[-1]

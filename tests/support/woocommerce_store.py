@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
     from tests.support.image_root import Contained, ImageRoot
 
-__all__ = ["HOST", "Answer", "Store"]
+__all__ = ["HOST", "POD", "Answer", "Store"]
 
 HOST = "shop.example"
+POD = "10.0.0.1:8080"
+"""Where the kubelet asks: by the pod's address, and for probes alone."""
 _MARIADB_USER = 999
 _WEB_USER = 33
 _ENTRY = "/srv/store/store"
@@ -177,12 +179,12 @@ class Store:
 
     def is_open(self) -> bool:
         """Return whether the store calls itself ready."""
-        return self.get("/readyz").status == http.client.OK
+        return self.get("/readyz", POD).status == http.client.OK
 
     def _listens(self, running: Contained) -> bool:
         assert running.process.poll() is None, running.said()
         try:
-            return self.get("/healthz").status == http.client.OK
+            return self.get("/healthz", POD).status == http.client.OK
         except OSError:
             return False
 
