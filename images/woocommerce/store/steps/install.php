@@ -18,6 +18,8 @@ define('WP_INSTALLING', true);
 $GLOBALS['wp_filter']['pre_option_permalink_structure'] = [
     10 => [['function' => static fn (): string => '/%postname%/', 'accepted_args' => 1]],
 ];
+require_once dirname(__DIR__) . '/database.php';
+drop_unfinished(connect());
 require '/srv/wp/wp-load.php';
 require_once ABSPATH . 'wp-admin/includes/upgrade.php';
 
@@ -42,6 +44,22 @@ if ((int) get_option('db_version') !== $code_version) {
     throw new \RuntimeException("the database has not become version $code_version: " . database()->last_error);
 }
 done();
+
+/**
+ * Removes the empty tables of an installation that was killed before it had made the one of the options: WordPress gives
+ * up where it finds such. Tables that hold anything stay, and WordPress says so.
+ */
+function drop_unfinished(\mysqli $connection): void
+{
+    $tables = array_column($connection->query('SHOW TABLES')->fetch_all(), 0);
+    $is_empty = static fn (string $table): bool => $connection->query("SELECT 1 FROM `$table` LIMIT 1")->num_rows === 0;
+    if (in_array('wp_options', $tables, true) || count(array_filter($tables, $is_empty)) !== count($tables)) {
+        return;
+    }
+    foreach ($tables as $table) {
+        $connection->query("DROP TABLE IF EXISTS `$table`");
+    }
+}
 
 function install(): void
 {
