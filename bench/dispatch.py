@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 import time
 from typing import TYPE_CHECKING, Final
@@ -20,7 +19,7 @@ from bench.parts.load import load_rows
 from bench.parts.machine import Machine, describe
 from bench.parts.orders import bursts, single_rows
 from bench.parts.scale import memory_rows, sustained_rows
-from bench.parts.table import as_json, print_table
+from bench.parts.table import print_result, print_table
 from controlplane.kube.client import KubeClient
 from devcluster.kubernetes.cluster import Cluster
 from devcluster.kubernetes.settings import Wish
@@ -116,11 +115,7 @@ def _main() -> int:
             postgres.down(options.name)
         if not existed:
             cluster.down()
-    if options.json:
-        print(json.dumps({"began": began, "machine": describe(), "rows": as_json(rows)}, indent=1))
-    else:
-        print(f"{began}, {describe()}")
-        print_table(rows, sys.stdout)
+    print_result(rows, began=began, machine=describe(), is_json=options.json)
     return 0
 
 

@@ -14,14 +14,14 @@ import re
 import secrets
 import sys
 import time
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.parts.machine import Machine, describe
-from bench.parts.table import Row, as_json, print_table
+from bench.parts.table import Row, print_result
 from demo.order import call, place, products
-from demo.platform import kubectl_of, up
-from demo.release import NAMESPACE
+from demo.platform import as_new_user, kubectl_of, up
 from demo.shops import SHOPS
 from devcluster.kubernetes.cluster import Cluster
 from devcluster.machine.errors import DevclusterError
@@ -41,19 +41,11 @@ _UNITS: Final = {"": 1, "m": 0.001, "k": 1e3, "Ki": 2**10, "Mi": 2**20, "Gi": 2*
 class Resting:
     """One shop, some time after it was made."""
 
-    memory_mib: float
+    memory_mib: int
     """What its pods keep, without what the kernel may take back."""
     restarts: int
     fullest: str
     """The share of its quota that is used most."""
-
-
-def _as_new_user(platform: Platform, kubectl: Kubectl) -> Platform:
-    """Return the platform seen by a user of its own."""
-    name = f"bench-{secrets.token_hex(3)}"
-    command = ("storeplane", "users", "add", name, "--max-stores", "100")
-    token = kubectl.do("exec", "deployment/storeplane", f"--namespace={NAMESPACE}", "--", *command)
-    return replace(platform, token=token.strip())
 
 
 def _all_at_once(platforms: list[Platform], engines: list[str]) -> list[tuple[Platform, Order, float]]:
@@ -70,7 +62,7 @@ def _all_at_once(platforms: list[Platform], engines: list[str]) -> list[tuple[Pl
         return list(pool.map(one, range(len(engines))))
 
 
-def _resting(kubectl: Kubectl, namespace: str) -> Resting:
+def _resting(kubectl: Kubectl, namespace: str, memory_mib: int) -> Resting:
     pods = kubectl.list("pods", namespace, "")
     statuses = [each for pod in pods for each in pod["status"].get("containerStatuses") or ()]
     quota = kubectl.get("resourcequota", "store-quota", namespace)
@@ -82,7 +74,7 @@ def _resting(kubectl: Kubectl, namespace: str) -> Resting:
     }
     fullest = max(shares, key=lambda name: shares[name])
     return Resting(
-        _memory(kubectl, namespace),
+        memory_mib,
         sum(each["restartCount"] for each in statuses),
         f"{fullest} {shares[fullest]:.0%}",
     )
@@ -94,14 +86,14 @@ def _amount(text: str) -> float:
     return float(matched[1]) * _UNITS[matched[2]]
 
 
-def _memory(kubectl: Kubectl, namespace: str) -> float:
-    total = 0.0
+def _memory(kubectl: Kubectl) -> Counter[str]:
+    """Return what the pods of each namespace keep, in bytes, asked of every node once."""
+    kept: Counter[str] = Counter()
     for node in kubectl.list("nodes", "default", ""):
         told = kubectl.do("get", "--raw", f"/api/v1/nodes/{node['metadata']['name']}/proxy/stats/summary")
         for pod in json.loads(told).get("pods") or ():
-            if pod["podRef"]["namespace"] == namespace:
-                total += float((pod.get("memory") or {}).get("workingSetBytes", 0))
-    return total / _MIB
+            kept[pod["podRef"]["namespace"]] += (pod.get("memory") or {}).get("workingSetBytes", 0)
+    return kept
 
 
 def _remove(made: list[tuple[Platform, Order, float]]) -> float:
@@ -123,7 +115,7 @@ def _state(platform: Platform, order: Order) -> Any:
 
 def _measure(platform: Platform, shops: int, rest_seconds: float) -> list[Row]:
     kubectl = kubectl_of(platform.name)
-    users = [_as_new_user(platform, kubectl) for _ in range(2)]
+    users = [as_new_user(platform, f"bench-{secrets.token_hex(3)}", "--max-stores", "100") for _ in range(2)]
     machine = Machine([Cluster(platform.name).cgroup.path], patience=60, tries=1)
     names = list(SHOPS)
     seen = machine.watch()
@@ -132,13 +124,13 @@ def _measure(platform: Platform, shops: int, rest_seconds: float) -> list[Row]:
     noise = seen()
     rows = []
     time.sleep(rest_seconds)
+    kept = _memory(kubectl)
     for user, order, seconds in made:
         told = f"user {users.index(user) + 1}, {order.operation['state']}, {order.operation['attempt']} attempt(s), "
         if order.operation["state"] == "succeeded":
-            rest = _resting(kubectl, order.store["namespace"])
-            told += (
-                f"{len(products(user, order))} products, at rest {rest.memory_mib:.0f} MiB, {rest.restarts} restarts, "
-            )
+            namespace = order.store["namespace"]
+            rest = _resting(kubectl, namespace, kept[namespace] // _MIB)
+            told += f"{len(products(user, order))} products, at rest {rest.memory_mib} MiB, {rest.restarts} restarts, "
             told += f"{rest.fullest} of its quota"
         else:
             told += json.dumps(order.operation["error"])
@@ -167,11 +159,7 @@ def _main() -> int:
     finally:
         if not existed:
             cluster.down()
-    if options.json:
-        print(json.dumps({"began": began, "machine": describe(), "rows": as_json(rows)}, indent=1))
-    else:
-        print(f"{began}, {describe()}")
-        print_table(rows, sys.stdout)
+    print_result(rows, began=began, machine=describe(), is_json=options.json)
     return 0
 
 

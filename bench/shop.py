@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bench.parts.machine import Machine, describe
-from bench.parts.table import Row, as_json, print_table
+from bench.parts.table import Row, print_result
 from controlplane.domain.catalogue import CATALOGUE
 from controlplane.domain.engines import Engine, limit_range, quota
 from demo.kubectl import Kubectl, run
@@ -200,11 +200,7 @@ def _main() -> int:
     finally:
         if not existed:
             cluster.down()
-    if options.json:
-        print(json.dumps({"began": began, "machine": describe(), "rows": as_json(rows)}, indent=1))
-    else:
-        print(f"{began}, {describe()}")
-        print_table(rows, sys.stdout)
+    print_result(rows, began=began, machine=describe(), is_json=options.json)
     return 0
 
 

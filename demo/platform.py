@@ -6,7 +6,7 @@ Every step looks first and does only what is missing, so that a second run takes
 import http.client
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from devcluster.machine.packages import ensure_packages
 from devcluster.machine.progress import note
 from devcluster.sources.choice import DevclusterSource, choose_source
 
-__all__ = ["Platform", "current", "install", "kubectl_of", "up"]
+__all__ = ["Platform", "as_new_user", "current", "install", "kubectl_of", "up"]
 
 _ENGINES = {
     "medusa": {"server": "medusa", "postgres": "postgres", "redis": "redis", "storefront": "medusa-storefront"},
@@ -101,6 +101,26 @@ def up(name: str, overrides: Mapping[str, Any] | None = None) -> Platform:
     source.up()
     source.load([image.archive for image in images.values()])
     return install(name, {each: image.reference for each, image in images.items()}, overrides)
+
+
+def as_new_user(platform: Platform, name: str, *options: str) -> Platform:
+    """Add a user and return the platform as they see it.
+
+    Parameters
+    ----------
+    options
+        Of ``storeplane users add``, such as ``"--role", "operator"``.
+
+    Raises
+    ------
+    DevclusterError
+        If the command fails, with its words.
+    """
+    command = ("storeplane", "users", "add", name, *options)
+    token = kubectl_of(platform.name).do(
+        "exec", "deployment/storeplane", f"--namespace={release.NAMESPACE}", "--", *command
+    )
+    return replace(platform, token=token.strip())
 
 
 def install(name: str, images: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Platform:

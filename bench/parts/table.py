@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
 
     from bench.parts.machine import Noise
 
-__all__ = ["Row", "as_json", "percentile", "print_table"]
+__all__ = ["Row", "as_json", "percentile", "print_result", "print_table"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,15 @@ def percentile(values: Sequence[float], share: float) -> float:
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return rows as plain values."""
     return [asdict(row) | {"verdict": row.verdict} for row in rows]
+
+
+def print_result(rows: Sequence[Row], *, began: str, machine: str, is_json: bool) -> None:
+    """Print when and where rows were measured, and them: as JSON for a program, as a table for a person."""
+    if is_json:
+        print(json.dumps({"began": began, "machine": machine, "rows": as_json(rows)}, indent=1))
+    else:
+        print(f"{began}, {machine}")
+        print_table(rows, sys.stdout)
 
 
 def print_table(rows: Sequence[Row], to: TextIO) -> None:

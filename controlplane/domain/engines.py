@@ -83,6 +83,11 @@ class Plan:
     tuning: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What a part's program is told to make of its share: values of the chart, by part."""
 
+    @property
+    def claims(self) -> list[str]:
+        """The sizes of its volumes."""
+        return [each.storage for each in self.parts.values() if each.storage] + list(self.volumes.values())
+
     def values(self) -> dict[str, Any]:
         """Return the chart's values of this size."""
         sized: dict[str, Any] = {name: part.values() for name, part in self.parts.items()}
@@ -201,8 +206,7 @@ def quota(plan: Plan) -> dict[str, str]:
     ValueError
         The plan has an amount that is none.
     """
-    parts = plan.parts.values()
-    claims = [each.storage for each in parts if each.storage] + list(plan.volumes.values())
+    parts, claims = plan.parts.values(), plan.claims
 
     def room(amounts: list[int]) -> int:
         return sum(amounts) + max(amounts)
@@ -228,7 +232,6 @@ def limit_range(plan: Plan) -> list[dict[str, Any]]:
     """
     smallest = {"cpu": "10m", "memory": "32Mi"}
     parts = plan.parts.values()
-    claims = [each.storage for each in parts if each.storage] + list(plan.volumes.values())
     cpu, memory = [each.cpu for each in parts], [each.memory for each in parts]
     return [
         {"type": "Pod", "max": {"cpu": _largest("2", *cpu), "memory": _largest("4Gi", *memory)}, "min": smallest},
@@ -239,7 +242,11 @@ def limit_range(plan: Plan) -> list[dict[str, Any]]:
             "max": {"cpu": _largest("2", *cpu), "memory": _largest("2Gi", *memory)},
             "min": smallest,
         },
-        {"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}, "max": {"storage": _largest("20Gi", *claims)}},
+        {
+            "type": "PersistentVolumeClaim",
+            "min": {"storage": "1Gi"},
+            "max": {"storage": _largest("20Gi", *plan.claims)},
+        },
     ]
 
 

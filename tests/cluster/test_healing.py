@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import select
-import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +9,7 @@ import pytest
 from devcluster.kubernetes.cluster import Cluster
 from devcluster.machine.processes import ProcessSpec, stop
 from tests.support.cluster import job, run_devcluster
+from tests.support.pod_processes import kill_process
 from tests.support.polling import poll
 
 if TYPE_CHECKING:
@@ -37,15 +35,6 @@ _COMPONENTS = (
 )
 
 
-def _kill(pid: int) -> None:
-    descriptor = os.pidfd_open(pid)
-    try:
-        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        assert select.select([descriptor], [], [], 10)[0], f"{pid} does not end"
-    finally:
-        os.close(descriptor)
-
-
 def test_the_list_of_components_is_complete(devcluster: Kube) -> None:
     assert set(devcluster.status()["processes"]) == set(_COMPONENTS)
 
@@ -59,7 +48,7 @@ def test_up_of_a_healthy_cluster_changes_no_process(devcluster: Kube) -> None:
 @pytest.mark.parametrize("component", _COMPONENTS)
 def test_up_heals_a_killed_component_and_jobs_run_again(devcluster: Kube, namespace: Namespace, component: str) -> None:
     pid = devcluster.status()["processes"][component]
-    _kill(pid)
+    kill_process(pid)
     assert devcluster.status()["processes"][component] is None
     run_devcluster("up", "--name", devcluster.name)
     status = devcluster.status()
@@ -77,7 +66,7 @@ def test_dead_guest_does_not_keep_the_cluster_from_healing(devcluster: Kube) -> 
     owner = Cluster(devcluster.name)
     owner.run_on_host(ProcessSpec("guest", ["sleep", "300"]))
     try:
-        _kill(devcluster.status()["processes"]["guest"])
+        kill_process(devcluster.status()["processes"]["guest"])
 
         run_devcluster("up", "--name", devcluster.name)
 

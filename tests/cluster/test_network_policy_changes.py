@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import select
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import pytest
 
 from tests.support.cluster import pod, run_devcluster, service
 from tests.support.fences import OPEN, PORTS, REFUSED, fetch, policy, serving_pod, stage, verdict
+from tests.support.pod_processes import kill_process
 from tests.support.polling import poll
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def test_rules_outlive_the_agent_and_up_heals_it(pods: Stage, devcluster: Kube) 
     pods.apply(policy(_WEB, ingress=[{"ports": [{"port": 8000}]}]))
     as_before = {"friend>web:8000": OPEN, "friend>web:8001": REFUSED}
     pods.expect(as_before)
-    _kill(devcluster.status()["processes"]["policies-1"])
+    kill_process(devcluster.status()["processes"]["policies-1"])
 
     assert "NOT RUNNING" in devcluster.status()["network_policies"]
     assert pods.ask(*as_before) == as_before
@@ -233,15 +233,6 @@ def _run_in(pid: int, *words: str) -> None:
     """Run a command in the network of a node, given by the process that holds it."""
     command = ["nsenter", f"--net=/proc/{pid}/ns/net", "--", *words]
     subprocess.run(command, check=True, timeout=_STEP_SECONDS, capture_output=True)
-
-
-def _kill(pid: int) -> None:
-    descriptor = os.pidfd_open(pid)
-    try:
-        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        assert select.select([descriptor], [], [], 10)[0], f"{pid} does not end"
-    finally:
-        os.close(descriptor)
 
 
 def _read(url: str, *, host: str = "") -> str:

@@ -13,6 +13,7 @@ from devcluster.images.helm import helm_binary
 from devcluster.machine.paths import checkout
 from provisioner_job.chart_values import written
 from tests.support import wishes
+from tests.support.charts import differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -145,18 +146,6 @@ def without_revision(objects: dict[str, dict[str, Any]]) -> Any:
     """Return the documents without the setup's revision, which follows from its requests."""
     revision = setup_job(objects)["metadata"]["name"].removeprefix("setup-")
     return json.loads(json.dumps(objects).replace(revision, "revision"))
-
-
-def differences(one: Any, other: Any, key: str = "") -> Iterator[str]:
-    """Yield the keys under which two documents differ, the requests as a whole."""
-    if isinstance(one, dict) and isinstance(other, dict) and key != "requests":
-        for each in one.keys() | other.keys():
-            yield from differences(one.get(each), other.get(each), each)
-    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        for left, right in zip(one, other, strict=True):
-            yield from differences(left, right, key)
-    elif one != other:
-        yield key
 
 
 def test_parts_that_are_elsewhere_are_left_out(tmp_path: Path) -> None:

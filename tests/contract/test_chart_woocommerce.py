@@ -10,10 +10,10 @@ import yaml
 
 from controlplane.domain.catalogue import CATALOGUE
 from controlplane.domain.engines import Engine
-from tests.support.charts import Installation, claims, containers, helm, pod_templates
+from tests.support.charts import Installation, claims, containers, differences, helm, pod_templates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 pytestmark = pytest.mark.contract
 
@@ -203,18 +203,6 @@ def test_production_differs_from_a_local_store_only_where_it_must() -> None:
     # TLS is given by the order in this installation, not by the preset.
     assert set(differences(local, production)) <= {"ingressClassName", "requests", "schedule", "tls", "annotations"}
     assert local != production
-
-
-def differences(one: Any, other: Any, key: str = "") -> Iterator[str]:
-    """Yield the keys under which two documents differ, the requests as a whole."""
-    if isinstance(one, dict) and isinstance(other, dict) and key != "requests":
-        for each in one.keys() | other.keys():
-            yield from differences(one.get(each), other.get(each), each)
-    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        for left, right in zip(one, other, strict=True):
-            yield from differences(left, right, key)
-    elif one != other:
-        yield key
 
 
 def test_other_host_in_the_address_is_refused() -> None:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from tests.support.npm_packages import installed
+from tests.support.shop_client import visit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from demo.order import Order
     from demo.platform import Platform
+    from tests.support.shop_client import Page
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -50,16 +50,8 @@ def _buy(folder: Path, order: Order, known: Mapping[str, str]) -> Any:
     return json.loads(ended.stdout)
 
 
-def _get(platform: Platform, order: Order, path: str) -> tuple[http.client.HTTPResponse, bytes]:
-    """Ask as a browser does: by the shop's own name, and connected to by number."""
-    address = urlsplit(order.store["urls"]["storefront"])
-    connection = http.client.HTTPConnection("127.0.0.1", platform.shops_port, timeout=30)
-    try:
-        connection.request("GET", path, headers={"Host": f"{address.hostname}:{address.port}"})
-        response = connection.getresponse()
-        return response, response.read()
-    finally:
-        connection.close()
+def _get(platform: Platform, order: Order, path: str) -> Page:
+    return visit(platform.shops_port, order.store["urls"]["storefront"], path)
 
 
 def test_a_client_buys_and_the_administrator_finds_the_order(
@@ -87,25 +79,24 @@ def test_a_client_buys_and_the_administrator_finds_the_order(
 def test_storefront_is_given_its_own_shops_key_and_name(
     platform: Platform, order: Order, known: Mapping[str, str]
 ) -> None:
-    page, markup = _get(platform, order, "/")
-    config, told = _get(platform, order, "/config.json")
+    page, config = _get(platform, order, "/"), _get(platform, order, "/config.json")
 
     assert (page.status, config.status) == (200, 200)
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     assert "script-src 'self'" in page.headers["Content-Security-Policy"]
-    assert json.loads(told) == {"publishableKey": known["publishable_key"], "title": order.store["name"]}
-    parts = re.findall(r'(?:src|href)="([\w./]+\.\w+)"', markup.decode())
+    assert json.loads(config.text) == {"publishableKey": known["publishable_key"], "title": order.store["name"]}
+    parts = re.findall(r'(?:src|href)="([\w./]+\.\w+)"', page.text)
     assert {"shop.js", "shop.css"} <= set(parts)
-    assert {part: _get(platform, order, f"/{part}")[0].status for part in parts} == dict.fromkeys(parts, 200)
-    assert _get(platform, order, "/no-such-page")[0].status == 404
+    assert {part: _get(platform, order, f"/{part}").status for part in parts} == dict.fromkeys(parts, 200)
+    assert _get(platform, order, "/no-such-page").status == 404
 
 
 def test_server_keeps_its_paths_beside_the_storefront(platform: Platform, order: Order) -> None:
     found = {path: _get(platform, order, path) for path in SERVER_PATHS}
 
     # The header of the storefront's server; Medusa sends none.
-    assert [path for path, (response, _) in found.items() if response.headers.get("Server") == "nginx"] == []
-    assert found["/health"][1] == b"OK"
-    assert b"<html" in found["/app/"][1]
-    assert json.loads(found["/store/products"][1])["message"].startswith("Publishable API key required")
+    assert [path for path, answer in found.items() if answer.headers.get("Server") == "nginx"] == []
+    assert found["/health"].text == "OK"
+    assert "<html" in found["/app/"].text
+    assert json.loads(found["/store/products"].text)["message"].startswith("Publishable API key required")
     assert found["/admin/orders"][0].status == 401

@@ -5,14 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import secrets
-from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
 import pytest
 
 from demo.order import call, credentials
-from demo.platform import kubectl_of
+from demo.platform import as_new_user, kubectl_of
 from demo.release import NAMESPACE
 from devcluster.machine.errors import DevclusterError
 from tests.support.polling import poll
@@ -25,9 +24,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 def _as_new_user(platform: Platform, role: str) -> Platform:
-    words = ("storeplane", "users", "add", f"test-{secrets.token_hex(3)}", "--role", role)
-    token = kubectl_of(platform.name).do("exec", "deployment/storeplane", f"--namespace={NAMESPACE}", "--", *words)
-    return replace(platform, token=token.strip())
+    return as_new_user(platform, f"test-{secrets.token_hex(3)}", "--role", role)
 
 
 def test_admin_reads_them_and_a_stranger_does_not_even_learn_of_the_store(platform: Platform, shop: Order) -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "Installation",
     "claims",
     "containers",
+    "differences",
     "helm",
     "leaves",
     "pod_templates",
@@ -182,6 +183,18 @@ def claims(objects: Mapping[str, dict[str, Any]], pod_spec: Mapping[str, Any]) -
         if "persistentVolumeClaim" in volume:
             claim = objects.get(f"PersistentVolumeClaim/{volume['persistentVolumeClaim']['claimName']}", {})
             yield claim.get("spec", {}).get("accessModes", [])
+
+
+def differences(one: Any, other: Any, key: str = "") -> Iterator[str]:
+    """Yield the keys under which two documents differ, the requests as a whole."""
+    if isinstance(one, dict) and isinstance(other, dict) and key != "requests":
+        for each in one.keys() | other.keys():
+            yield from differences(one.get(each), other.get(each), each)
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for left, right in zip(one, other, strict=True):
+            yield from differences(left, right, key)
+    elif one != other:
+        yield key
 
 
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

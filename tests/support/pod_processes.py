@@ -1,13 +1,14 @@
-"""Killing what runs in a pod of a cluster on this machine, as a lost node or the kernel would: without a word."""
+"""Killing what runs of a cluster on this machine, in a pod or beside, as the kernel would: without a word."""
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["kill_pod"]
+__all__ = ["kill_pod", "kill_process"]
 
 _SANDBOX = "pause"
 
@@ -29,3 +30,13 @@ def kill_pod(uid: str) -> int:
                 os.kill(int(folder.name), signal.SIGKILL)
                 killed += 1
     return killed
+
+
+def kill_process(pid: int) -> None:
+    """Kill a process that need not be a child, and return once it has ended."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        assert select.select([descriptor], [], [], 10)[0], f"{pid} does not end"
+    finally:
+        os.close(descriptor)

@@ -1,7 +1,8 @@
 -- purpose: Accept a create: count it, write store, operation, first event, audit row and idempotency key, or nothing
 -- rows: one, or none when the user's number of stores or rate is used up
 -- caller: services.stores
--- index: users_pkey; stores_slug_unique, stores_host_unique, operations_one_active and idempotency_keys_pkey decide whether it may
+-- index: users_pkey; stores_slug_unique, stores_host_unique, operations_one_active and idempotency_keys_pkey decide
+-- whether it may
 -- locks: the user's row, then the new rows
 -- $1: store id, $2: owner id, $3: cluster id, $4: name, $5: slug, $6: engine, $7: namespace, $8: urls,
 -- $9: operation id, $10: spec, $11: request id, $12: caller's address, $13: creates a minute,
