@@ -91,7 +91,8 @@ def test_unknown_value_is_refused_wherever_it_stands(chart: str) -> None:
     given = yaml.safe_load((CHARTS / chart / "values.yaml").read_text())
     groups = [name for name, each in given.items() if isinstance(each, dict) and each]
     assert groups
-    for values in [{"unknownValue": 1}, *({name: {"unknownValue": 1}} for name in groups)]:
+    wrong: list[dict[str, Any]] = [{"unknownValue": 1}, *({name: {"unknownValue": 1}} for name in groups)]
+    for values in wrong:
         ended = helm("template", SMALLEST[chart], values=values)
         assert ended.returncode != 0, f"{values} was taken"
         assert "unknownValue" in ended.stderr

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from provisioner_job import database
-from provisioner_job.database import Address, NotTrustedError, ServerError
+from provisioner_job.database import Address, Call, NotTrustedError, ServerError
 from tests.support.postgres_relay import relay
 
 if TYPE_CHECKING:
@@ -82,9 +82,9 @@ def test_zero_byte_in_an_argument_is_refused(address: Address) -> None:
 
 
 def test_calls_run_in_their_order_and_in_one_transaction(address: Address) -> None:
-    made = ("SELECT set_config('storeplane.test', %s, true)", ["there"])
-    read = ("SELECT current_setting('storeplane.test', true)", [])
-    nothing = ("SELECT 1 WHERE false", [])
+    made: Call = ("SELECT set_config('storeplane.test', %s, true)", ["there"])
+    read: Call = ("SELECT current_setting('storeplane.test', true)", [])
+    nothing: Call = ("SELECT 1 WHERE false", [])
     assert database.ask(address, made, nothing, read, seconds=SECONDS) == ["there", None, "there"]
 
 
@@ -122,7 +122,7 @@ def test_wrong_password_is_refused_by_the_server_and_not_told(address: Address) 
 @pytest.mark.parametrize(("field", "sqlstate"), [("user", "28P01"), ("database", "3D000")])
 def test_login_to_what_is_not_there_has_its_sqlstate(address: Address, field: str, sqlstate: str) -> None:
     with pytest.raises(ServerError) as caught:
-        ask(address._replace(**{field: "nothing"}), "SELECT 1")
+        ask(Address(**address._asdict() | {field: "nothing"}), "SELECT 1")
     assert caught.value.sqlstate == sqlstate
 
 
@@ -277,7 +277,7 @@ def test_password_is_given_to_nobody(address: Address, method: int) -> None:
     assert caught.value.sqlstate == "28000"
     # The start-up message, and at most a farewell after it.
     length = int.from_bytes(heard[:4], "big")
-    assert heard[length:] in (b"", b"X\0\0\0\4")
+    assert bytes(heard[length:]) in (b"", b"X\0\0\0\4")
     assert b"sesame" not in heard
 
 

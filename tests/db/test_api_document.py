@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from openapi_spec_validator import validate
 from schemathesis import GenerationMode
+from schemathesis.core.result import Err
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_headers_conformance,
@@ -122,6 +123,7 @@ def _ask_everything(api: Api, known: dict[str, str]) -> None:
         case.validate_response(response, checks=CHECKS)
 
     for result in schema.get_all_operations():
+        assert not isinstance(result, Err), result
         for mode in GenerationMode:
             strategy = result.ok().as_strategy(generation_mode=mode)
             try:

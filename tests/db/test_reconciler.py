@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.db
 
 ENDED = {"terminated": {"exitCode": 20, "reason": "Error"}}
-WORKING = {"running": {}}
+WORKING: dict[str, Any] = {"running": {}}
 
 
 @dataclass

@@ -157,7 +157,7 @@ def _waits_for_an_image(kubectl: Kubectl) -> bool:
 
 
 def _helm(kubectl: Kubectl, *words: str) -> str:
-    command = [helm_binary(), *words, "--namespace", NAMESPACE]
+    command = [str(helm_binary()), *words, "--namespace", NAMESPACE]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=kubectl.environment)
     return ended.stdout
 

@@ -81,6 +81,14 @@ class Orderer:
             self._ended.wait(_PAUSE_SECONDS)
 
 
+def _ended(orderer: Orderer, path: str) -> dict[str, Any]:
+    def ended() -> dict[str, Any]:
+        found: dict[str, Any] = orderer.ask("GET", path)[1]
+        return found if found["state"] not in {"queued", "running"} else {}
+
+    return poll(ended, what=f"{path} has ended", seconds=120)
+
+
 def test_orders_survive_a_rolling_upgrade(platform: Platform, installer: Installer) -> None:
     previous, archive = layered("previous", "controlplane", {"opt/storeplane/PREVIOUS": b"another version\n"})
     choose_source(platform.name).load([archive, noop_archive()])
@@ -99,13 +107,7 @@ def test_orders_survive_a_rolling_upgrade(platform: Platform, installer: Install
     assert orderer.refusals == []
     assert len(orderer.operations) == len(set(orderer.operations))
     for operation_id in orderer.operations:
-        path = f"/api/operations/{operation_id}"
-        poll(
-            lambda path=path: orderer.ask("GET", path)[1]["state"] not in {"queued", "running"},
-            what=f"{path} has ended",
-            seconds=120,
-        )
-        _, operation = orderer.ask("GET", path)
+        operation = _ended(orderer, f"/api/operations/{operation_id}")
         assert (operation["state"], operation["attempt"]) == ("succeeded", 1), operation
     jobs = kubectl.list("jobs", JOBS_NAMESPACE, "app=store-provisioner")
     names = [job["metadata"]["labels"]["operation-id"] for job in jobs]

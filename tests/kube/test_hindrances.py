@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from provisioner_job import hindrances
 from provisioner_job.cluster import Cluster
 from provisioner_job.errors import PhaseError, RetryableError
-from provisioner_job.hindrances import unhindered
+from provisioner_job.hindrances import Hindrance, unhindered
 from provisioner_job.journal import Journal, Redactor
 from tests.support.cluster import job, pod
 
@@ -87,8 +88,10 @@ async def test_crash_ends_the_wait_with_its_last_words(
 async def test_pod_that_no_node_takes_ends_the_wait_for_a_while(
     waiting: Waiting, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    believed = hindrances.Hindrance
-    monkeypatch.setattr(hindrances, "Hindrance", lambda *words, **more: believed(*words[:3], 0.0, *words[4:], **more))
+    def impatient(*parts: Any, **more: Any) -> Hindrance:
+        return replace(Hindrance(*parts, **more), seconds=0.0)
+
+    monkeypatch.setattr(hindrances, "Hindrance", impatient)
     namespace.apply(pod("shop", "exit 0", nodeSelector={"no": "such"}))
     with pytest.raises(RetryableError, match="node") as caught:
         await waiting.ended()

@@ -17,7 +17,7 @@ from tests.support.polling import poll
 from tests.support.reachable_postgres import reachable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from controlplane.db.pool import Database
     from tests.support.cluster import Kube, Namespace
@@ -41,7 +41,7 @@ class Noop:
     """A claimed attempt and the pod that runs it with the no-op image."""
 
     def __init__(
-        self, namespace: Namespace, administrator: asyncpg.Connection, image: str, where: dict[str, str]
+        self, namespace: Namespace, administrator: asyncpg.Connection, image: str, where: Mapping[str, str]
     ) -> None:
         self.namespace = namespace
         self.administrator = administrator
@@ -74,9 +74,12 @@ class Noop:
 
     async def end(self) -> tuple[dict[str, Any], JobResult | None]:
         """Return how the container ended and what its termination message says."""
-        ended: dict[str, Any] = await asyncio.to_thread(
-            poll, lambda: self.container().get("terminated"), what="the container has ended"
-        )
+
+        def terminated() -> dict[str, Any]:
+            found: dict[str, Any] = self.container().get("terminated") or {}
+            return found
+
+        ended = await asyncio.to_thread(lambda: poll(terminated, what="the container has ended"))
         return ended, parse_result(ended.get("message", ""))
 
     async def said(self, words: str) -> None:
@@ -125,7 +128,7 @@ async def noop(
     administrator = await asyncpg.connect(database_url)
     try:
         async with reachable(postgres, host) as port:
-            where = {
+            where: dict[str, str] = {
                 Env.DB_HOST: host,
                 Env.DB_PORT: str(port),
                 Env.DB_NAME: database_url.split("@/")[1].split("?", maxsplit=1)[0],

@@ -191,9 +191,12 @@ async def test_pods_are_found_by_their_job(server: Server) -> None:
 async def test_forced_list_tells_what_a_dead_watch_missed(server: Server) -> None:
     kept, lost = await server.add_job("kept"), await server.add_job("lost")
     removed: list[str] = []
-    watched = Watched(
-        server.client, JOBS, server.namespace, on_change=lambda old, new: removed.append(old.name) if not new else None
-    )
+
+    def told(old: JobView | None, new: JobView | None) -> None:
+        if old is not None and new is None:
+            removed.append(old.name)
+
+    watched: Watched[JobView] = Watched(server.client, JOBS, server.namespace, on_change=told)
     await watched.relist()
     await server.delete(f"{server.jobs}/lost", lost.uid)
     await server.add_job("fresh")

@@ -71,8 +71,7 @@ class FakeJobs:
 
     async def store_credentials(self, namespace: str, store_id: UUID) -> Credentials:
         self._answer()
-        assert namespace
-        assert store_id
+        assert namespace.startswith("store-"), store_id
         return Credentials(self.credentials)
 
     @asynccontextmanager

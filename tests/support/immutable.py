@@ -59,6 +59,8 @@ def frozen_parts(document: Mapping[str, Any]) -> Parts:
             made = {"spec.template (SHA-256)": hashlib.sha256(text.encode()).hexdigest()}
         case "RoleBinding" | "ClusterRoleBinding":
             made = {"roleRef": document["roleRef"]}
+        case _:
+            pass
     return made
 
 

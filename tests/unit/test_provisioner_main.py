@@ -74,7 +74,7 @@ def test_nothing_heavy_is_imported_before_the_handshake() -> None:
 
 
 def _given(host: str, port: int) -> dict[str, str]:
-    own = {Env.STORE_ID: OPERATION, Env.OPERATION_ID: OPERATION, Env.ATTEMPT: "1"}
+    own: dict[str, str] = {Env.STORE_ID: OPERATION, Env.OPERATION_ID: OPERATION, Env.ATTEMPT: "1"}
     return {**os.environ, **{name.value: "x" for name in Env}, **own, Env.DB_HOST: host, Env.DB_PORT: str(port)}
 
 

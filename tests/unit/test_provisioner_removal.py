@@ -44,7 +44,7 @@ def test_conditions_that_do_not_hold_are_left_out() -> None:
 
 def test_finalizer_of_a_pod_is_named_though_the_namespace_says_all_is_removed() -> None:
     found = _namespace(_condition("NamespaceContentRemaining", "All content successfully removed", status="False"))
-    pods = [
+    pods: list[dict[str, Any]] = [
         {"metadata": {"name": "setup-x", "finalizers": ["batch.kubernetes.io/job-tracking"]}},
         {"metadata": {"name": "web"}},
     ]

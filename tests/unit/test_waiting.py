@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -34,7 +35,7 @@ FREE = WaitFacts(
     position=3,
 )
 # In the order of the claim: each line is added to those below it, and tells the reason from then on.
-STOPS = [
+STOPS: list[tuple[dict[str, Any], str]] = [
     ({}, "it waits for its turn"),
     ({"tokens": 0.5}, "the cluster gets its new Jobs at a limited rate, and that is used up for the moment"),
     (

@@ -488,7 +488,8 @@ async def test_refused_credentials_are_read_again_for_a_watch_too(bench: Bench) 
 
 
 async def test_thousands_of_jobs_are_taken_up_and_let_go_in_slices(bench: Bench) -> None:
-    turn, told_in = 0, {}
+    turn = 0
+    told_in: dict[int, int] = {}
 
     async def tick() -> None:
         nonlocal turn

@@ -93,7 +93,7 @@ def main() -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.RETRYABLE))
         time.sleep(words.seconds("late"))
     if "mute" in words:
-        Session.call = _unheard  # type: ignore[method-assign]  # the frame shall believe that it was heard
+        Session.call = _unheard  # type: ignore[method-assign, assignment]  # the frame shall believe that it was heard
     sys.exit(provision(environment, phases_of=_phases_of(words)))
 
 

@@ -44,9 +44,9 @@ def test_two_clusters_share_no_address(first: int, second: int) -> None:
 @given(st.integers(0, 59))
 def test_addresses_of_one_cluster_are_apart_and_in_their_ranges(index: int) -> None:
     network = Network(index)
-    ranges = [ipaddress.ip_network(each) for each in (network.cluster_cidr, network.service_cidr)]
+    ranges = [ipaddress.IPv4Network(each) for each in (network.cluster_cidr, network.service_cidr)]
     for number in (1, 4):
-        assert ipaddress.ip_network(network.pod_cidr(number)).subnet_of(ranges[0])
+        assert ipaddress.IPv4Network(network.pod_cidr(number)).subnet_of(ranges[0])
     assert ipaddress.ip_address(network.dns_address) in ranges[1]
     assert ipaddress.ip_address(network.api_service_address) == next(ranges[1].hosts())
     ends = [network.host_address, network.gateway_address, network.node_address(1), network.node_address(4)]
