@@ -210,9 +210,16 @@ def test_address_that_the_agent_does_not_know_is_held_until_it_does(pods: Stage,
 def test_rules_that_somebody_changed_by_hand_return(pods: Stage, devcluster: Kube, damage: str) -> None:
     pods.apply(policy(_WEB))
     pods.expect({"friend>web:8000": REFUSED})
-    iptables = functools.partial(_run_in, devcluster.status()["processes"]["node-1"], "iptables")
+    processes = devcluster.status()["processes"]
+    iptables = functools.partial(_run_in, processes["node-1"], "iptables")
 
-    iptables(*damage.split())
+    # Stopped, the agent cannot mend what nobody has seen broken yet.
+    os.kill(processes["policies-1"], signal.SIGSTOP)
+    try:
+        iptables(*damage.split())
+        assert pods.ask("friend>web:8000") == {"friend>web:8000": OPEN}
+    finally:
+        os.kill(processes["policies-1"], signal.SIGCONT)
     pods.expect({"friend>web:8000": REFUSED})
 
     if damage.startswith("-I"):

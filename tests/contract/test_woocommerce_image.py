@@ -335,6 +335,23 @@ def test_scheduled_work_waits_for_the_setup_and_then_runs(new_store: Store) -> N
     assert "Warning" not in said
 
 
+def test_shop_whose_database_is_away_is_away_and_not_broken(
+    images: tuple[ImageRoot, ImageRoot], set_up_data: Path
+) -> None:
+    with new_folder() as work:
+        store = Store(*images, work)
+        subprocess.run(["cp", "-a", "--sparse=always", set_up_data, store.data], check=True, timeout=60)
+        with store.serving():
+            with store.database() as database:
+                poll(store.is_open, what="the shop is open")
+                os.kill(database.pid(), signal.SIGTERM)
+                database.process.wait(timeout=60)
+            for path in ("/", PRODUCTS, "/wp-login.php"):
+                answer = store.get(path)
+                assert (answer.status, answer.headers["Retry-After"]) == (503, "5"), path
+                assert "database does not answer" in answer.body
+
+
 def test_web_server_lets_a_request_end_and_leaves(store: Store) -> None:
     with store.serving() as running:
         poll(store.is_open, what="the shop is open")

@@ -88,6 +88,12 @@ async def test_invalid_json_is_a_problem_that_repeats_nothing(api: Api) -> None:
     assert "hunter2" not in str(problem)
 
 
+async def test_field_that_is_given_twice_is_named(api: Api) -> None:
+    data = b'{"name": "first", "engine": "medusa", "n\\u0061me": "second"}'
+    status, problem, _ = await api.call("POST", "/api/stores", data=data)
+    assert (status, problem["errors"]) == (422, [{"pointer": "#/name", "detail": "give it once"}])
+
+
 async def test_body_that_is_not_what_its_header_says_is_a_problem(api: Api) -> None:
     data, headers = b'{"name": "Shop", "engine": "medusa"}', {"Content-Encoding": "gzip"}
     status, problem, _ = await api.call("POST", "/api/stores", data=data, headers=headers)

@@ -207,7 +207,8 @@ async def serve(
         services = Services.on(
             database, jobs or api.jobs, wishes.settings(**given), wake=lambda: api.wakes.append(None), look=lambda: None
         )
-        runner = Runner(make_application(services), access_log=None)
+        # What is left open when a test ends, nobody reads to its end.
+        runner = Runner(make_application(services), access_log=None, shutdown_timeout=1)
         await runner.setup()
         try:
             await web.TCPSite(runner, "127.0.0.1", 0).start()

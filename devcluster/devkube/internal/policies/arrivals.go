@@ -119,6 +119,13 @@ func (a *arrivals) arrive(response http.ResponseWriter, request *http.Request) {
 	a.lock.Unlock()
 	a.trigger()
 	if err := a.wait(request.Context(), uid, told.Address); err != nil {
+		// The runtime tries again with another sandbox, or the pod is gone, and nobody will ask to forget it.
+		a.lock.Lock()
+		if a.byUID[uid] == told {
+			delete(a.byUID, uid)
+		}
+		a.lock.Unlock()
+		a.trigger()
 		http.Error(response, err.Error(), http.StatusServiceUnavailable)
 	}
 }
