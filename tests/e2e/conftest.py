@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import os
-import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from demo import release
-from demo.order import Order, credentials, place
+from demo.order import credentials
 from demo.platform import Platform, install, kubectl_of, up
 from demo.shops import SHOPS
 from devcluster.images.builder import build_all
 from devcluster.sources.choice import DevclusterSource, choose_source, refuse_foreign_for_tests
+from tests.support.shops import placed_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from demo.kubectl import Kubectl
+    from demo.order import Order
 
 _NAME = "shop"
 _SETTINGS = {"HARVESTED_TTL_SECONDS": "5"}
 """Short enough to see the Job go by itself; the log must be served all the same."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Installer:
     """Upgrades the run's Storeplane in place."""
 
     kubectl: Kubectl
+    is_used: bool = False
 
     def install(
         self,
@@ -42,6 +43,7 @@ class Installer:
         values: Mapping[str, Any] | None = None,
     ) -> Platform:
         """Install with further settings, other images (named as in images.toml), engines' images or values."""
+        self.is_used = True
         built = {name: image.reference for name, image in build_all().items()}
         overrides = _values(settings or {}) | {"image": {"engines": dict(engines or {})}} | dict(values or {})
         return install(_NAME, built | dict(images or {}), overrides)
@@ -81,24 +83,16 @@ def installer(platform: Platform) -> Iterator[Installer]:
     """Give what upgrades the platform in place; afterwards it is as it was."""
     made = Installer(kubectl_of(platform.name))
     yield made
-    made.install()
+    # Half a minute on a busy machine, which most tests that only look would wait for in vain.
+    if made.is_used:
+        made.install()
 
 
 @pytest.fixture(scope="session")
 def orders(platform: Platform) -> Iterator[dict[str, Order]]:
-    """Order one shop of each engine at once, for everything that only looks at shops or buys in them."""
-
-    def one(engine: str) -> Order:
-        told: list[str] = []
-        placed = place(platform, f"Test {secrets.token_hex(3)}", told.append, engine=engine)
-        assert placed.operation["state"] == "succeeded", f"{placed.operation['error']}\n" + "\n".join(told)
-        return placed
-
-    with concurrent.futures.ThreadPoolExecutor(len(SHOPS)) as pool:
-        made = dict(zip(SHOPS, pool.map(one, SHOPS), strict=True))
-    yield made
-    for each in made.values():
-        kubectl_of(platform.name).do("delete", "namespace", each.store["namespace"], "--wait=false")
+    """Order one shop of each engine, for everything that only looks at shops or buys in them."""
+    with placed_at_once(platform) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

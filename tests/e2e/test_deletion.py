@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import http.client
 import json
-import secrets
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from demo.order import call, place
+from demo.order import call
 from demo.platform import kubectl_of
 from demo.release import JOBS_NAMESPACE
 from demo.shops import SHOPS
 from tests.support.cluster import pod
 from tests.support.polling import poll
 from tests.support.shop_client import visit
+from tests.support.shops import placed_at_once
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from demo.order import Order
     from demo.platform import Platform
     from tests.e2e.conftest import Installer
 
@@ -51,10 +54,15 @@ def _left(platform: Platform, store: dict[str, Any]) -> list[str]:
     return found
 
 
+@pytest.fixture(scope="module")
+def doomed(platform: Platform) -> Iterator[dict[str, Order]]:
+    with placed_at_once(platform) as made:
+        yield made
+
+
 @pytest.mark.parametrize("engine", list(SHOPS))
-def test_nothing_is_left_of_a_shop_that_was_selling(platform: Platform, engine: str) -> None:
-    order = place(platform, f"Gone {secrets.token_hex(3)}", lambda _line: None, engine=engine)
-    assert order.operation["state"] == "succeeded", order.operation["error"]
+def test_nothing_is_left_of_a_shop_that_was_selling(platform: Platform, doomed: dict[str, Order], engine: str) -> None:
+    order = doomed[engine]
     assert _left(platform, order.store)
     ended, answered = threading.Event(), [0]
 
