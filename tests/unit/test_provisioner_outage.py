@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from provisioner_job import patience, release
+from provisioner_job import namespace_guard, patience, release
 from provisioner_job.cluster import Cluster
 from provisioner_job.errors import PhaseError, RetryableError
 from provisioner_job.journal import Journal, Redactor
@@ -38,6 +38,13 @@ SECRET: dict[str, Any] = {
 }
 AWAY = "the cluster does not answer, trying again"
 BACK = "the cluster answers again"
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "_FIRST_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(patience, "_LONGEST_PAUSE_SECONDS", 0.3)
+    monkeypatch.setattr(namespace_guard, "_POLL_SECONDS", 0.05)
 
 
 def status(code: int, message: str = "no", *, name: str = "", **headers: str) -> web.Response:
@@ -187,8 +194,8 @@ async def test_refused_connections_are_waited_out(
 
 
 async def test_patience_ends(api: Api, journal: Journal) -> None:
-    cluster = Cluster(journal, patience_seconds=3)
-    api.queue += [drop] * 100
+    cluster = Cluster(journal, patience_seconds=1)
+    api.queue += [drop] * 1000
     with pytest.raises(RetryableError, match="list Secret: ") as caught:
         await cluster.list("Secret", NAMESPACE, {})
     await cluster.close()
