@@ -72,6 +72,9 @@ async def read_body(request: web.Request, model: type[_Model]) -> _Model:
             raw = await request.read()
     except TimeoutError:
         raise web.HTTPRequestTimeout(headers={"Connection": "close"}) from None
+    except ConnectionResetError:
+        # The client has left. Nobody reads the answer, but the log shall not call it a failure of ours.
+        raise web.HTTPBadRequest from None
     raw = raw or b"{}"
     try:
         found = model.model_validate_json(raw)

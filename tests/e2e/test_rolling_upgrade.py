@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-_PAUSE_SECONDS = 0.5
+_PAUSE_SECONDS = 1.5
+"""Faster than a replica is replaced, slower than the Jobs keep the processors from doing that."""
 _PATIENCE_SECONDS = 60
 
 
