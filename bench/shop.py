@@ -105,9 +105,10 @@ def _by_hand(platform: Platform, kubectl: Kubectl, engine: str, images: dict[str
     plan = row.plans[row.default_plan]
     store_id, slug = uuid.uuid4(), f"hand-{secrets.token_hex(3)}"
     namespace, host = f"bench-{slug}", f"{slug}.localhost:{platform.shops_port}"
-    texts = new_texts(row.secret, host.partition(":")[0])
+    bare = host.partition(":")[0]
+    texts = new_texts(row.secret, bare)
     known = {name: texts[key] for name, key in row.credentials.items()}
-    spec = {"images": images, "host": host.partition(":")[0], "public_url": f"http://{host}", "ingress": {}}
+    spec = {"name": slug, "images": images, "host": bare, "public_url": f"http://{host}", "ingress": {}}
     chart = checkout() / "charts" / row.chart
     began = time.monotonic()
     try:
