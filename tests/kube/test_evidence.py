@@ -39,7 +39,8 @@ async def test_store_that_fails_shows_its_logs_its_restarts_and_its_warnings(
 
     def is_told() -> bool:
         states = namespace.json("get", "pods", "crashes", "works")["items"]
-        restarts = states[0]["status"]["containerStatuses"][0]["restartCount"]
+        # A pod that no kubelet has taken up yet has none.
+        restarts = sum(each["restartCount"] for each in states[0]["status"].get("containerStatuses", []))
         events = namespace.json("get", "events", "--field-selector", "reason=BackOff,involvedObject.name=crashes")
         return restarts > 0 and states[1]["status"]["phase"] == "Running" and bool(events["items"])
 
