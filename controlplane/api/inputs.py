@@ -8,6 +8,7 @@ import json
 import re
 import secrets
 from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 from uuid import UUID
@@ -45,14 +46,9 @@ def path_id(request: web.Request) -> UUID:
 
 def read_query(request: web.Request, model: type[_Model]) -> _Model:
     """Return the query string as `model`; `InvalidInputError` names every parameter that is wrong or unknown."""
-    given: dict[str, str] = {}
-    for name, value in request.query.items():
-        if name in given:
-            message = "give it once"
-            raise InvalidInputError("The query string does not match the schema", FieldProblem(f"#/{name}", message))
-        given[name] = value
+    _check_once_each(request.query.items(), "The query string")
     try:
-        return model.model_validate(given)
+        return model.model_validate(dict(request.query))
     except ValidationError as error:
         raise invalid_fields(error, "The query string") from None
 
@@ -81,15 +77,15 @@ async def read_body(request: web.Request, model: type[_Model]) -> _Model:
     except ValidationError as error:
         raise invalid_fields(error, "The body") from None
     # Parsers differ in which of two fields of one name counts. The name alone is the pointer: our bodies are flat.
-    json.loads(raw, object_pairs_hook=_once_each)
+    json.loads(raw, object_pairs_hook=lambda pairs: _check_once_each(pairs, "The body"))
     return found
 
 
-def _once_each(pairs: list[tuple[str, object]]) -> None:
+def _check_once_each(pairs: Iterable[tuple[str, object]], what: str) -> None:
     counted = Counter(name for name, _ in pairs)
     twice = [FieldProblem(f"#/{name}", "give it once") for name, count in counted.items() if count > 1]
     if twice:
-        raise InvalidInputError("The body does not match the schema", *twice)
+        raise InvalidInputError(f"{what} does not match the schema", *twice)
 
 
 def idempotency_key(request: web.Request, caller: Caller, route: str, body: BaseModel) -> IdempotencyKey | None:

@@ -73,13 +73,19 @@ def new_store(images: tuple[ImageRoot, ImageRoot]) -> Iterator[Store]:
 
 
 @pytest.fixture
-def store(images: tuple[ImageRoot, ImageRoot], set_up_data: Path) -> Iterator[Store]:
-    """Give a store that is set up and whose database runs."""
+def resting_store(images: tuple[ImageRoot, ImageRoot], set_up_data: Path) -> Iterator[Store]:
+    """Give a store that is set up, without its database."""
     with new_folder() as work:
         store = Store(*images, work)
         subprocess.run(["cp", "-a", "--sparse=always", set_up_data, store.data], check=True, timeout=60)
-        with store.database():
-            yield store
+        yield store
+
+
+@pytest.fixture
+def store(resting_store: Store) -> Iterator[Store]:
+    """Give a store that is set up and whose database runs."""
+    with resting_store.database():
+        yield resting_store
 
 
 @contextmanager
@@ -335,21 +341,16 @@ def test_scheduled_work_waits_for_the_setup_and_then_runs(new_store: Store) -> N
     assert "Warning" not in said
 
 
-def test_shop_whose_database_is_away_is_away_and_not_broken(
-    images: tuple[ImageRoot, ImageRoot], set_up_data: Path
-) -> None:
-    with new_folder() as work:
-        store = Store(*images, work)
-        subprocess.run(["cp", "-a", "--sparse=always", set_up_data, store.data], check=True, timeout=60)
-        with store.serving():
-            with store.database() as database:
-                poll(store.is_open, what="the shop is open")
-                os.kill(database.pid(), signal.SIGTERM)
-                database.process.wait(timeout=60)
-            for path in ("/", PRODUCTS, "/wp-login.php"):
-                answer = store.get(path)
-                assert (answer.status, answer.headers["Retry-After"]) == (503, "5"), path
-                assert "database does not answer" in answer.body
+def test_shop_whose_database_is_away_is_away_and_not_broken(resting_store: Store) -> None:
+    with resting_store.serving():
+        with resting_store.database() as database:
+            poll(resting_store.is_open, what="the shop is open")
+            os.kill(database.pid(), signal.SIGTERM)
+            database.process.wait(timeout=60)
+        for path in ("/", PRODUCTS, "/wp-login.php"):
+            answer = resting_store.get(path)
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "5"), path
+            assert "database does not answer" in answer.body
 
 
 def test_web_server_lets_a_request_end_and_leaves(store: Store) -> None:

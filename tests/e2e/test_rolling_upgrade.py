@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from demo.release import JOBS_NAMESPACE, NAMESPACE
+from demo.platform import as_new_user
+from demo.release import JOBS_NAMESPACE
 from devcluster.sources.choice import choose_source
 from tests.support.layered_image import layered
 from tests.support.noop_image import noop_archive, noop_reference
@@ -31,9 +32,9 @@ _PATIENCE_SECONDS = 60
 class Orderer:
     """Orders shop after shop, each under a key of its own, and asks again with the key when the answer was lost."""
 
-    def __init__(self, platform: Platform, token: str) -> None:
+    def __init__(self, platform: Platform) -> None:
         self._address = urlsplit(platform.url)
-        self._token = token
+        self._token = platform.token
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self.operations: list[str] = []
@@ -96,10 +97,9 @@ def test_orders_survive_a_rolling_upgrade(platform: Platform, installer: Install
     settings = {"CREATE_RATE_PER_MINUTE": "1000"}
     installer.install(images={"controlplane": previous, "provisioner": noop_reference()}, settings=settings)
     kubectl = installer.kubectl
-    add = ["users", "add", "rolling", "--max-stores", "1000"]
-    token = kubectl.do("exec", "--namespace", NAMESPACE, "deploy/storeplane", "--", "storeplane", *add).split()[-1]
+    user = as_new_user(platform, "rolling", "--max-stores", "1000")
 
-    with Orderer(platform, token) as orderer:
+    with Orderer(user) as orderer:
         poll(lambda: len(orderer.operations) > 3, what="the earlier version accepts orders")
         installer.install(images={"provisioner": noop_reference()}, settings=settings)
         after = len(orderer.operations)
